@@ -1,0 +1,4 @@
+//! Carrick: a WebSocket-first ingress controller.
+#![forbid(unsafe_code)]
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `carrick` binary.
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! The vocabulary between the two halves: plain data that says what is to be served, compared as whole values.
+//!
+//! It never knows Kubernetes, sockets or time. `translate` makes it, `router`, `balance`, `live` and `proxy` read it.
+
+pub mod cert;
+pub mod id;
+pub mod route;
+pub mod table;
+pub mod upstream;
+
+pub use cert::Cert;
+pub use id::{EndpointKey, LocationKey, ObjectRef, PoolKey};
+pub use table::Table;

@@ -1,0 +1,324 @@
+//! Locations of layer 7 and routes of layer 4, with every default applied.
+//!
+//! What a WsRoute left out has its value here; what could not be served is [`Action::Unavailable`].
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{
+    LocationKey, ObjectRef, PoolKey,
+    table::{HostPattern, TlsVersion},
+};
+
+/// One location: which requests it takes, and what it does with them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Location {
+    /// Its identity over edits.
+    pub key: LocationKey,
+    /// The WsRoute that declares it.
+    pub route: ObjectRef,
+    /// How metrics, log and status call it: its name, else its path.
+    pub label: Arc<str>,
+    /// Which paths it takes.
+    pub path: PathPattern,
+    /// What else must hold.
+    pub matching: Match,
+    /// What it does.
+    pub action: Action,
+    /// Applied to the request before it goes to a backend.
+    pub request_headers: HeaderEdits,
+    /// Applied to every answer of the location, the backend's and our own, the 101 included.
+    pub response_headers: HeaderEdits,
+}
+
+/// Which normalised paths a location takes (see `router::path`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum PathPattern {
+    /// This path alone.
+    Exact(Arc<str>),
+    /// Matches the whole path; syntax of the regex crate, known to compile.
+    RegularExpression(Arc<str>),
+    /// Whole elements: `/ws` takes `/ws`, `/ws/` and `/ws/a`, not `/wsx`. Held without trailing slash, `/` as the empty string.
+    Prefix(Arc<str>),
+}
+
+/// Conditions beside the path; all must hold, an empty list holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Match {
+    /// Any of these methods.
+    pub methods: Vec<Arc<str>>,
+    /// All of these; the name in lower case.
+    pub headers: Vec<ValueMatch>,
+    /// All of these, compared after percent-decoding; the first parameter of the name counts.
+    pub query: Vec<ValueMatch>,
+    /// All of these.
+    pub cookies: Vec<ValueMatch>,
+    /// Any of these is among the client's `Sec-WebSocket-Protocol` offers.
+    pub subprotocols: Vec<Arc<str>>,
+    /// Upgrade or not.
+    pub upgrade: UpgradeMatch,
+}
+
+/// A name with the value it must have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ValueMatch {
+    /// Of the header, parameter or cookie.
+    pub name: Arc<str>,
+    /// What its value must be.
+    pub value: ValuePattern,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum ValuePattern {
+    /// This, byte by byte.
+    Exact(Arc<str>),
+    /// Matched as a whole by this expression, known to compile.
+    Regex(Arc<str>),
+}
+
+/// Whether a location takes WebSocket handshakes, other requests, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum UpgradeMatch {
+    /// Both.
+    #[default]
+    Either,
+    /// Only requests that ask to be upgraded to `websocket`.
+    WebSocket,
+    /// Only requests that do not.
+    None,
+}
+
+/// What a location does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Action {
+    /// Hands the request to a backend.
+    Proxy(Box<Proxy>),
+    /// Answers with a file.
+    Static(Static),
+    /// Answers with a Location.
+    Redirect(Redirect),
+    /// Declared, but can't be served: 503. The status of the route says why.
+    Unavailable,
+}
+
+/// How a request is handed to a backend.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Proxy {
+    /// The pools and how new requests are split between them.
+    pub backends: Vec<Backend>,
+    /// How an endpoint is picked within a pool.
+    pub policy: Policy,
+    /// Changes of the path.
+    pub rewrite: Option<Rewrite>,
+    /// The Host sent on; the client's where absent.
+    pub host: Option<Arc<str>>,
+    /// Deadlines; `None` is never.
+    pub timeouts: Timeouts,
+    /// What holds for WebSockets.
+    pub websocket: WebSocket,
+    /// Upgrade tokens besides `websocket` that pass as opaque bytes; lower case.
+    pub upgrades: Vec<Arc<str>>,
+}
+
+/// A share of the new requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Backend {
+    /// Who gets it.
+    pub pool: PoolKey,
+    /// Its part of the sum of weights, 0 to 10000.
+    pub weight: u32,
+}
+
+/// How an endpoint is picked within a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Policy {
+    /// The one with the fewest open leases; ties at random.
+    #[default]
+    LeastConnections,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// How the path towards the backend differs from the client's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Rewrite {
+    /// What the Prefix location matched is replaced by this.
+    Prefix(Arc<str>),
+    /// Every match in the path is replaced; `$1` and `${name}` refer to groups.
+    Regex {
+        /// Known to compile.
+        regex: Arc<str>,
+        /// The replacement.
+        replacement: Arc<str>,
+    },
+}
+
+/// Deadlines of a proxied location; `None` is never.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Timeouts {
+    /// To connect to one endpoint.
+    pub connect: Duration,
+    /// From the request to the 101.
+    pub handshake: Duration,
+    /// Plain HTTP: from the last byte of the request sent to the first of the answer.
+    pub response: Option<Duration>,
+    /// A tunnel without a byte either way.
+    pub idle: Option<Duration>,
+}
+
+/// What holds for the WebSockets of a location.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WebSocket {
+    /// If not empty: offers outside this list are not passed on.
+    pub subprotocols: Vec<Arc<str>>,
+    /// If not empty: an Origin must be one of these; a handshake without Origin is let in.
+    pub origins: Vec<OriginPattern>,
+    /// The Close code that tells a client to come back.
+    pub reconnect_code: u16,
+}
+
+/// An Origin that may open a WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum OriginPattern {
+    /// Its scheme, host and port are those of the request.
+    SameHost,
+    /// Its host, whatever scheme and port; with scheme and port where the pattern has them.
+    Host {
+        /// `http` or `https`, if given.
+        scheme: Option<Arc<str>>,
+        /// The host or wildcard.
+        host: HostPattern,
+        /// The port, if given.
+        port: Option<u16>,
+    },
+    /// Every Origin.
+    Any,
+}
+
+/// Files to answer with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Static {
+    /// Where they are.
+    pub source: StaticSource,
+    /// The file of a folder.
+    pub index: Arc<str>,
+    /// The file served with 200 where there is none, for applications that route in the browser.
+    pub fallback: Option<Arc<str>>,
+    /// Value of Cache-Control.
+    pub cache_control: Option<Arc<str>>,
+}
+
+/// Where static files are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum StaticSource {
+    /// A folder below the static root, relative, `/`-separated, in its normal form; `.` is the root itself.
+    Directory(Arc<str>),
+    /// The content of a ConfigMap, by path below the location.
+    Files(Arc<BTreeMap<Arc<str>, StaticFile>>),
+}
+
+/// A file held in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StaticFile(pub Bytes);
+
+impl std::fmt::Debug for StaticFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for StaticFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+/// An answer that sends the client elsewhere. What is absent stays as in the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Redirect {
+    /// `http` or `https`.
+    pub scheme: Option<Arc<str>>,
+    /// Host name.
+    pub host: Option<Arc<str>>,
+    /// Port; left out of the Location where it is the scheme's own.
+    pub port: Option<u16>,
+    /// What becomes of the path.
+    pub path: RedirectPath,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// What becomes of the path in a redirect. The query is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum RedirectPath {
+    /// It stays.
+    Keep,
+    /// This one instead.
+    Full(Arc<str>),
+    /// What the Prefix location matched is replaced by this.
+    Prefix(Arc<str>),
+}
+
+/// Edits of a header section: first `remove`, then `set`, then `add`. Names in lower case, known to be valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HeaderEdits {
+    /// Replaces every field of the name.
+    pub set: Vec<(Arc<str>, Arc<str>)>,
+    /// Adds one more field.
+    pub add: Vec<(Arc<str>, Arc<str>)>,
+    /// Removes every field of the name.
+    pub remove: Vec<Arc<str>>,
+}
+
+/// One entry of `spec.tcp`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TcpRoute {
+    /// Its identity over edits.
+    pub key: LocationKey,
+    /// The WsRoute that declares it.
+    pub route: ObjectRef,
+    /// How metrics and log call it: `tcp:PORT`, with the first host where there are any.
+    pub label: Arc<str>,
+    /// SNI names; [`HostPattern::Any`] alone where the entry names none.
+    pub hosts: Vec<HostPattern>,
+    /// Who speaks TLS.
+    pub tls: TcpTls,
+    /// The pools and how new connections are split between them; empty: connections are closed at once.
+    pub backends: Vec<Backend>,
+    /// How an endpoint is picked within a pool.
+    pub policy: Policy,
+    /// The PROXY header sent to the backend.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// To connect to one endpoint.
+    pub connect: Duration,
+    /// Without a byte either way; `None` is never.
+    pub idle: Option<Duration>,
+}
+
+/// Who speaks TLS on a layer-4 route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum TcpTls {
+    /// Nobody, as far as we know.
+    None,
+    /// The backend: the ClientHello is read, not touched.
+    Passthrough,
+    /// We do.
+    Terminate {
+        /// Secrets, chosen by SNI.
+        certificates: Vec<ObjectRef>,
+        /// The lowest version accepted.
+        min_version: TlsVersion,
+    },
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum ProxyProtocol {
+    /// Text.
+    V1,
+    /// Binary.
+    V2,
+}

@@ -1,0 +1,36 @@
+//! The endpoints behind a Service port or an address, as the cluster or the manifests tell them.
+//!
+//! No counters: those outlive every table and live in `balance`.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::Serialize;
+
+/// The endpoints of one pool, sorted by address, each address once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PoolSpec {
+    /// The endpoints, ready or not.
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// One endpoint of an EndpointSlice, or one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointSpec {
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// What it may be given.
+    pub state: EndpointState,
+    /// Name of the Pod behind it (`targetRef`).
+    pub pod: Option<Arc<str>>,
+}
+
+/// EndpointSlice conditions, reduced to what a proxy does with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum EndpointState {
+    /// `ready`: takes new requests.
+    Ready,
+    /// `serving` and `terminating`: keeps what it has, takes nothing new.
+    Draining,
+    /// Neither: takes nothing new; what it has is left alone.
+    NotReady,
+}
