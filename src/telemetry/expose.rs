@@ -1,0 +1,1 @@
+//! Prints all metrics in the OpenMetrics text format.
