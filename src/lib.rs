@@ -1,6 +1,9 @@
 //! Carrick: a WebSocket-first ingress controller.
 #![forbid(unsafe_code)]
 
+pub mod balance;
+pub mod live;
 pub mod model;
 pub mod proxy;
+pub mod router;
 pub mod telemetry;

@@ -1,0 +1,31 @@
+//! The certificates of one host, and which of them a name gets.
+//!
+//! It never knows handshakes. `Router` compiles it, `proxy::tls` asks it.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use crate::model::{Cert, ObjectRef, Table, table::TlsVersion};
+
+/// TLS of a host or of a layer-4 route, its Secrets resolved.
+pub struct CompiledTls {
+    certificates: Box<[Arc<Cert>]>,
+    /// Plain HTTP is sent to https with 308. Only where a certificate is served.
+    pub redirect: bool,
+    /// The lowest version accepted.
+    pub min_version: TlsVersion,
+}
+
+impl CompiledTls {
+    pub(super) fn compile(names: &[ObjectRef], redirect: bool, min_version: TlsVersion, table: &Table) -> Self {
+        let certificates: Box<[_]> = names.iter().filter_map(|name| table.certs.get(name).cloned()).collect();
+        Self { redirect: redirect && !certificates.is_empty(), certificates, min_version }
+    }
+
+    /// The first certificate that covers the name, else the first. `None` while no Secret is there.
+    pub fn certificate(&self, sni: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let covering = sni.and_then(|name| self.certificates.iter().find(|cert| cert.covers(name)));
+        covering.or(self.certificates.first()).map(|cert| &cert.key)
+    }
+}
