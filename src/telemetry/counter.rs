@@ -136,6 +136,29 @@ impl<const N: usize> Histogram<N> {
     /// Upper bound in seconds and count of each bucket, the last one unbounded.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         let bounded = self.bounds.iter().zip(&self.buckets).map(|(bound, count)| (bound.as_secs_f64(), count.get()));
-        bounded.chain([(f64::MAX, self.beyond.get())]).collect()
+        bounded.chain([(f64::INFINITY, self.beyond.get())]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_counts_each_reason_and_the_surplus_together() {
+        let tally = Tally::default();
+        let reasons: Vec<&'static str> = (0..REASONS + 2).map(|i| &*Box::leak(i.to_string().into_boxed_str())).collect();
+        reasons.iter().for_each(|reason| tally.inc(reason));
+        tally.inc(reasons[0]);
+        assert_eq!((tally.get("0"), tally.get("1"), tally.get("other")), (2, 1, 2));
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        static BOUNDS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(20)];
+        let histogram = Histogram::new(&BOUNDS);
+        [10, 11, 20, 21].map(|millis| histogram.observe(Duration::from_millis(millis)));
+        assert_eq!(histogram.buckets().iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2, 1]);
+        assert_eq!((histogram.count(), histogram.sum_seconds()), (4, 0.062));
     }
 }

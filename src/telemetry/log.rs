@@ -58,3 +58,15 @@ pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
     }
     .map_err(|_| LogError::AlreadyStarted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_filter_or_format_is_named() {
+        let error = init("info,carrick=loud", Format::Text).unwrap_err();
+        assert!(error.to_string().starts_with("log filter \"info,carrick=loud\" is not valid"), "{error}");
+        assert_eq!("xml".parse::<Format>().unwrap_err().to_string(), "unknown log format \"xml\": give text or json");
+    }
+}

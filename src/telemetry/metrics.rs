@@ -385,3 +385,41 @@ pub struct PoolSize {
     /// Take nothing.
     pub not_ready: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn counters_survive_a_swap_and_a_removed_location_is_forgotten_later() {
+        let metrics = Metrics::default();
+        let before = metrics.location("default", "chat", "/ws");
+        before.requests.inc(200);
+        let after = metrics.location("default", "chat", "/ws");
+        assert!(Arc::ptr_eq(&before, &after));
+        drop((before, after));
+        assert_eq!(metrics.locations().len(), 1, "its last values are still there to be scraped");
+        tokio::time::advance(FORGET_AFTER / 2).await;
+        assert_eq!(metrics.location("default", "chat", "/ws").requests.get(2), 1, "it came back in time");
+        assert_eq!(metrics.locations().len(), 1);
+        tokio::time::advance(FORGET_AFTER).await;
+        assert_eq!(metrics.locations().len(), 0);
+    }
+
+    #[test]
+    fn no_close_code_of_a_peer_makes_a_series_of_its_own() {
+        let closes = Closes::default();
+        (0..=u16::MAX).for_each(|code| closes.inc(Some(code), Side::Backend, Initiator::Client));
+        closes.inc(None, Side::Backend, Initiator::Client);
+        assert_eq!(closes.iter().count(), CODES);
+        assert_eq!(closes.iter().map(|(.., count)| count).sum::<u64>(), 65_537);
+        assert_eq!(closes.get(Some(1001), Side::Backend, Initiator::Client), 1);
+    }
+
+    #[test]
+    fn each_opcode_has_its_own_counter() {
+        let counts = ByOpcode::default();
+        (0..16).for_each(|bits| counts.add(Opcode::of(bits), 1));
+        assert_eq!(Opcode::ALL.map(|opcode| counts.get(opcode)), [1, 1, 1, 1, 1, 1, 10]);
+    }
+}

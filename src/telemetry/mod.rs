@@ -5,7 +5,7 @@
 
 pub mod access;
 pub mod counter;
-mod expose;
+pub mod expose;
 pub mod log;
 pub mod metrics;
 
