@@ -3,4 +3,5 @@
 //! It never knows Kubernetes, nor how a configuration came to be. `app` starts it.
 
 pub mod body;
+pub mod files;
 pub mod refuse;
