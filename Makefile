@@ -1,0 +1,30 @@
+# Two commands for a person in a hurry: `make demo` and `make test`. The rest is for those who change the code.
+CARGO ?= cargo
+TESTS ?=
+
+.PHONY: demo test e2e check generate fuzz bench
+
+demo: ## builds Carrick and runs the recipe with everything embedded
+	$(CARGO) run --locked --release -- demo
+
+test: ## all tests that need nothing but this machine
+	$(CARGO) test --locked --all-targets $(TESTS)
+
+e2e: ## foreign WebSocket peers, a browser, and a real cluster where there is one
+	tests/e2e/run
+
+check: ## what a change must pass before it is proposed
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(MAKE) test
+
+generate: ## the files that come from commands; tests say when they are stale
+	$(CARGO) run --locked -- crd > target/wsroutes.yaml && mv target/wsroutes.yaml crds/wsroutes.yaml
+	$(CARGO) run --locked -- crd --reference > target/wsroute.md && mv target/wsroute.md docs/wsroute.md
+	CARRICK_GOLDEN=write $(CARGO) test --locked --test it golden
+
+fuzz: ## every fuzz target for a short while (needs a nightly toolchain)
+	fuzz/run $(SECONDS_EACH)
+
+bench: ## micro-benchmarks of the decisions on the data path
+	$(CARGO) bench --locked

@@ -1,0 +1,128 @@
+"""Carrick as a real process on free ports, and WebSocket servers of two languages behind it."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+CARRICK = os.environ["CARRICK"]
+PEERS = {
+    "python": [sys.executable, str(HERE / "peers" / "server.py")],
+    "node": ["node", str(HERE / "peers" / "server.mjs")],
+}
+
+
+class Process:
+    """A child whose printed lines can be waited for."""
+
+    def __init__(self, argv, **kwargs):
+        self.lines, self.seen = [], threading.Condition()
+        self.child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.child.stdout:
+            with self.seen:
+                self.lines.append(line)
+                self.seen.notify_all()
+        with self.seen:
+            self.lines.append(None)
+            self.seen.notify_all()
+
+    def wait_line(self, pattern, within=60):
+        """The first match of `pattern` in what the child prints."""
+        found = None
+
+        def look():
+            nonlocal found
+            found = next((m for line in self.lines if line and (m := re.search(pattern, line))), None)
+            return found or None in self.lines
+
+        with self.seen:
+            if not self.seen.wait_for(look, within) or not found:
+                raise AssertionError(f"{pattern!r} was not printed:\n" + "".join(line or "(ended)" for line in self.lines))
+        return found
+
+    def stop(self):
+        self.child.send_signal(signal.SIGTERM)
+        try:
+            return self.child.wait(40)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            raise
+
+
+@contextlib.contextmanager
+def running(argv, **kwargs):
+    process = Process(argv, **kwargs)
+    try:
+        yield process
+    finally:
+        if process.child.poll() is None:
+            process.stop()
+
+
+def node_env():
+    return {**os.environ, "NODE_MODULES": os.environ["E2E_NODE_MODULES"]}
+
+
+def manifest(service, port):
+    """A Service with one endpoint on this machine."""
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {service}}}
+spec: {{ports: [{{name: ws, port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-1, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+ports: [{{name: ws, port: {port}}}]
+endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
+---
+apiVersion: carrick.dev/v1alpha1
+kind: WsRoute
+metadata: {{name: {service}}}
+spec:
+  locations:
+  - {{path: /{service}, backends: [{{service: {service}, port: ws}}]}}
+"""
+
+
+@pytest.fixture(scope="session")
+def gateway():
+    """Carrick in front of a server of each language, reached below /python and /node: (host, port)."""
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for language, argv in PEERS.items():
+            server = stack.enter_context(running(argv, env=node_env()))
+            port = server.wait_line(r"^port (\d+)$").group(1)
+            (folder / f"{language}.yaml").write_text(manifest(language, port))
+        carrick = stack.enter_context(running(
+            [CARRICK, "standalone", "--manifests", str(folder), "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "off",
+             "--ops-bind", "127.0.0.1:0", "--admin-bind", "off"]))
+        port = int(carrick.wait_line(r"http on \S*?:(\d+)").group(1))
+        carrick.wait_line(r"ready")
+        yield "127.0.0.1", port
+
+
+@pytest.fixture
+def node_client():
+    """Runs the client of the other language: its scenario as JSON in, what it saw as JSON out."""
+
+    def run(url, scenario):
+        done = subprocess.run(["node", str(HERE / "peers" / "client.mjs"), url, json.dumps(scenario)], env=node_env(), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
