@@ -1,3 +1,22 @@
-//! The `carrick` binary.
+//! The `carrick` binary: picks the allocator and the crypto provider, parses the command line, and hands over to `carrick::app`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use carrick::{app, cli::Cli};
+use clap::Parser as _;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    // The first thing: rustls panics where it has to guess a provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match app::run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

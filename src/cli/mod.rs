@@ -1,0 +1,121 @@
+//! The command line: every command and flag, each flag also an environment variable `CARRICK_…`.
+//!
+//! It never does any of the work: it parses, and `app` runs. Only `main` and the tests call it.
+
+mod flags;
+
+pub use flags::{Flags, ListenerFlag, Port, Publish, TcpPorts};
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::translate::AddressOverride;
+
+/// A WebSocket-first ingress controller that never drops a connection it does not have to.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve WsRoutes, Services and EndpointSlices from manifest files, reloaded when they change
+    Standalone(Box<Standalone>),
+    /// Run the recipe with everything embedded: four WebSocket servers, a page, and the proxy in front of them
+    Demo(Box<Demo>),
+    /// Translate manifests, print every condition that a cluster would set, and explain what a request would get
+    Check(Check),
+    /// Print the custom resource definition of WsRoute
+    Crd(Crd),
+}
+
+/// `carrick standalone`.
+#[derive(Debug, Args)]
+pub struct Standalone {
+    /// Where the objects come from.
+    #[command(flatten)]
+    pub manifests: Manifests,
+    /// How they are served.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Objects from files, for `standalone` and `check`.
+#[derive(Debug, Args)]
+pub struct Manifests {
+    /// Files, and folders of *.yaml, *.yml and *.json, with Services, EndpointSlices, Secrets, ConfigMaps and WsRoutes
+    #[arg(long = "manifests", value_name = "PATH", required = true, num_args = 1.., value_delimiter = ',', env = "CARRICK_MANIFESTS")]
+    pub paths: Vec<PathBuf>,
+    /// How they are translated.
+    #[command(flatten)]
+    pub translation: Translation,
+}
+
+/// What decides which objects are accepted.
+#[derive(Debug, Args)]
+pub struct Translation {
+    /// Serve only WsRoutes of this IngressClass; every WsRoute where it is not given
+    #[arg(long, value_name = "NAME", env = "CARRICK_INGRESS_CLASS")]
+    pub ingress_class: Option<String>,
+    /// Send what is meant for this port of a Service to HOST:PORT instead; may be repeated
+    #[arg(long = "backend", value_name = "NS/SERVICE:PORT=HOST:PORT", value_delimiter = ',', env = "CARRICK_BACKEND")]
+    pub backends: Vec<AddressOverride>,
+    /// Who may use a host: its owner's namespace alone, or any namespace
+    #[arg(long, value_enum, default_value_t = HostOwnership::Namespace, env = "CARRICK_HOST_OWNERSHIP")]
+    pub host_ownership: HostOwnership,
+}
+
+/// `--host-ownership`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum HostOwnership {
+    /// A host belongs to the namespace of its oldest WsRoute.
+    #[default]
+    Namespace,
+    /// Every namespace may add locations to every host.
+    Shared,
+}
+
+/// `carrick demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How it is served.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// `carrick check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Files and folders of manifests
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Explain what this request would get, such as 'GET ws://shop.example.com/chat'; may be repeated
+    #[arg(long = "request", value_name = "METHOD URL")]
+    pub requests: Vec<String>,
+    /// A header field of those requests, 'Name: value'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "FIELD")]
+    pub headers: Vec<String>,
+    /// How they are translated.
+    #[command(flatten)]
+    pub translation: Translation,
+    /// TCP ports that WsRoutes may ask for
+    #[arg(long, value_name = "FROM-TO", default_value = "1024-65535")]
+    pub tcp_ports: TcpPorts,
+    /// Names of listeners besides `default`, comma-separated
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub listeners: Vec<String>,
+}
+
+/// `carrick crd`.
+#[derive(Debug, Args)]
+pub struct Crd {
+    /// Print the reference of every field as Markdown instead
+    #[arg(long)]
+    pub reference: bool,
+}
