@@ -4,4 +4,5 @@
 
 pub mod body;
 pub mod files;
+pub mod headers;
 pub mod refuse;
