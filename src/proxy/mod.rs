@@ -1,8 +1,174 @@
 //! The data side: from an accepted connection to its answer.
 //!
-//! It never knows Kubernetes, nor how a configuration came to be. `app` starts it.
+//! It never knows Kubernetes, nor how a configuration came to be. `app` starts it with [`Settings`] and a [`Live`].
 
 pub mod body;
+pub mod conn;
 pub mod files;
+<<<<<<< HEAD
 pub mod headers;
+=======
+pub mod guarded;
+>>>>>>> dd9214f (Dial, and the signatures of the data side: settings, clients, guarded sockets)
 pub mod refuse;
+
+use std::{
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    live::Live,
+    telemetry::{AccessLog, Metrics},
+    tunnel::Registry,
+};
+
+/// What the command line says about the data side. Never changed once started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The address of every listener and layer-4 port. `[::]` takes both families, and falls back to `0.0.0.0`.
+    pub bind: IpAddr,
+    /// The named listeners; the first is `default`.
+    pub listeners: Vec<ListenerSettings>,
+    /// The ports that `spec.tcp` may name; `None` is none.
+    pub tcp_ports: Option<RangeInclusive<u16>>,
+    /// From the first byte of a request to the end of its head, and from accept to the first byte.
+    pub header_timeout: Duration,
+    /// A request body that stalls.
+    pub body_timeout: Duration,
+    /// A reader that stalls.
+    pub send_timeout: Duration,
+    /// A connection between two requests.
+    pub keepalive_timeout: Duration,
+    /// From the first byte to the end of the TLS handshake.
+    pub tls_handshake_timeout: Duration,
+    /// Where `static.directory` is looked for.
+    pub static_root: Option<PathBuf>,
+    /// How the static root is divided.
+    pub static_layout: files::Layout,
+    /// Whose X-Forwarded-* and PROXY header count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// A load balancer in front ends TLS: every request counts as https.
+    pub tls_terminated_upstream: bool,
+    /// Answered for any host, 200 until shutdown begins.
+    pub lb_health_path: Option<Box<str>>,
+    /// Whether refusals carry `X-Carrick-Reason`.
+    pub refusal_header: bool,
+    /// Whether requests carry `Forwarded` to the backend.
+    pub forwarded: bool,
+    /// Client connections open at a time; accepting pauses there.
+    pub max_connections: usize,
+    /// The same for one client address, IPv6 by /64; 0 is any number.
+    pub max_connections_per_client: usize,
+}
+
+/// A pair of ports that hosts are served on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// What `spec.listeners` calls it.
+    pub name: Arc<str>,
+    /// The port of plain HTTP; 0 is any free one.
+    pub http: Option<u16>,
+    /// The port of HTTPS; 0 is any free one.
+    pub https: Option<u16>,
+    /// What Location and X-Forwarded-Port say for HTTP; the bound port where absent.
+    pub public_http_port: Option<u16>,
+    /// The same for HTTPS.
+    pub public_https_port: Option<u16>,
+}
+
+/// Whether connections of trusted proxies begin with a PROXY header. From others it closes the connection, except with `Off`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// It is not looked for.
+    #[default]
+    Off,
+    /// It may.
+    Optional,
+    /// It must; a peer that is not trusted can't connect.
+    Required,
+}
+
+impl Default for Settings {
+    /// The defaults of the flags, on any free port of loopback.
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::from([127, 0, 0, 1]),
+            listeners: vec![ListenerSettings {
+                name: "default".into(),
+                http: Some(0),
+                https: Some(0),
+                public_http_port: None,
+                public_https_port: None,
+            }],
+            tcp_ports: None,
+            header_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(75),
+            tls_handshake_timeout: Duration::from_secs(10),
+            static_root: None,
+            static_layout: files::Layout::Shared,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+            tls_terminated_upstream: false,
+            lb_health_path: None,
+            refusal_header: true,
+            forwarded: false,
+            max_connections: 10_000,
+            max_connections_per_client: 0,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether what this peer says about the client counts.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// What everything on the data side shares.
+pub struct Proxy {
+    /// What the command line said.
+    pub settings: Settings,
+    /// What is served.
+    pub live: Arc<Live>,
+    /// The open tunnels.
+    pub registry: Arc<Registry>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// One line a request.
+    pub access: AccessLog,
+    /// Answers with files.
+    pub files: files::Files,
+    shutting_down: AtomicBool,
+}
+
+impl Proxy {
+    /// Joins what the data side needs.
+    pub fn new(settings: Settings, live: Arc<Live>, registry: Arc<Registry>, metrics: Arc<Metrics>, access: AccessLog) -> Arc<Self> {
+        let files = files::Files::new(settings.static_root.clone(), settings.static_layout);
+        Arc::new(Self { settings, live, registry, metrics, access, files, shutting_down: AtomicBool::new(false) })
+    }
+
+    /// From now on answers end their connection, and the health path of load balancers fails.
+    pub fn shut_down(&self) {
+        self.shutting_down.store(true, Relaxed);
+    }
+
+    /// Whether [`Proxy::shut_down`] was called.
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Relaxed)
+    }
+}

@@ -1,0 +1,105 @@
+//! Connections to endpoints: one attempt, one deadline, one cause when it fails.
+//!
+//! It never knows why an endpoint was picked or what is to be said to it. `proxy` calls it for requests, tunnels and layer 4.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use rustix::io::Errno;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+/// Probing starts after this silence: under the idle limits of NLB (350 s) and Azure (240 s).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// Sent and not acknowledged for this long: the peer is gone. With the probes, a vanished node is noticed in two minutes.
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Why an endpoint could not be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// It answered with a reset: nothing listens there.
+    #[error("{0} refuses connections")]
+    Refused(SocketAddr),
+    /// It did not answer in time.
+    #[error("{0} does not answer connections")]
+    Timeout(SocketAddr),
+    /// We have no descriptor, port or memory left. Not the endpoint's fault: never counted against it.
+    #[error("connecting to {0} needs a descriptor or a local port, and none is left: {1}")]
+    Exhausted(SocketAddr, #[source] io::Error),
+    /// Anything else: no route, network down.
+    #[error("connecting to {0} failed: {1}")]
+    Io(SocketAddr, #[source] io::Error),
+}
+
+impl DialError {
+    /// The label of metrics.
+    pub fn token(&self) -> &'static str {
+        match self {
+            DialError::Refused(_) => "refused",
+            DialError::Timeout(_) => "timeout",
+            DialError::Exhausted(..) => "exhausted",
+            DialError::Io(..) => "unreachable",
+        }
+    }
+
+    /// Whether the next endpoint would fail for the same reason.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, DialError::Exhausted(..))
+    }
+
+    fn from_io(endpoint: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => DialError::Refused(endpoint),
+            // The kernel gave up before our own deadline did.
+            io::ErrorKind::TimedOut => DialError::Timeout(endpoint),
+            _ if is_exhaustion(&error) => DialError::Exhausted(endpoint, error),
+            _ => DialError::Io(endpoint, error),
+        }
+    }
+}
+
+/// Connects to an endpoint. Dropping the future gives the attempt up.
+pub async fn connect(endpoint: SocketAddr, within: Duration) -> Result<TcpStream, DialError> {
+    let attempt = async {
+        let socket = if endpoint.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.connect(endpoint).await
+    };
+    match timeout(within, attempt).await {
+        Ok(Ok(stream)) if connected_to_itself(&stream) => Err(DialError::Refused(endpoint)),
+        Ok(Ok(stream)) => {
+            tune(&stream);
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(DialError::from_io(endpoint, error)),
+        Err(_) => Err(DialError::Timeout(endpoint)),
+    }
+}
+
+/// Sets what every socket of a client or backend has: no Nagle, and a vanished peer noticed.
+///
+/// A failure is no reason to lose the connection: a socket reset meanwhile refuses options, and its next read says so.
+pub fn tune(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    let socket = SockRef::from(stream);
+    let _ = stream.set_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
+/// Whether descriptors, local ports or memory ran out: a fault of ours, not of a peer.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
+}
+
+/// TCP's simultaneous open: on a port of the ephemeral range where nobody listens, a socket of this host can meet itself.
+fn connected_to_itself(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => local == peer,
+        _ => false,
+    }
+}
