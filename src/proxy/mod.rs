@@ -5,11 +5,8 @@
 pub mod body;
 pub mod conn;
 pub mod files;
-<<<<<<< HEAD
-pub mod headers;
-=======
 pub mod guarded;
->>>>>>> dd9214f (Dial, and the signatures of the data side: settings, clients, guarded sockets)
+pub mod headers;
 pub mod refuse;
 
 use std::{
