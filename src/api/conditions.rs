@@ -30,7 +30,6 @@ pub struct Condition {
     #[schemars(length(min = 1, max = 1024))]
     pub reason: String,
     /// The cause in words, and what to do.
-    #[serde(default)]
     #[schemars(length(max = 32768))]
     pub message: String,
 }

@@ -10,6 +10,7 @@ use super::{IntOrString, ObjectName, Policy, schema::*};
 /// One location: a path, what else must hold, and what it does. Exactly one of backends, static and redirect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.backends), has(self.static), has(self.redirect)].exists_one(x, x)", "exactly one of backends, static and redirect is needed"), rule(r"!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || self.path.matches('^/[^?#\\s]*$')", "path must start with / and have no ?, # or space"), rule("!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || !self.path.matches('//|/[.]{1,2}(/|$)')", "path must have no //, no element . and no element .."), rule("!has(self.path) || !has(self.pathType) || self.pathType != 'RegularExpression' || (size(self.path) <= 512 && type(''.matches(self.path)) == bool)", "path must be a regular expression of at most 512 bytes"), rule("!has(self.pathType) || self.pathType != 'RegularExpression' || has(self.path)", "pathType RegularExpression needs a path"), rule("!has(self.rewrite) || !has(self.rewrite.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "rewrite.prefix needs pathType Prefix"), rule("!has(self.redirect) || !has(self.redirect.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "redirect.prefix needs pathType Prefix"), rule("!has(self.static) || !has(self.pathType) || self.pathType != 'RegularExpression'", "static needs pathType Prefix or Exact")]))]
 pub struct Location {
     /// A name, unique in the namespace: its identity in metrics, status and drains, and over edits. [default: hosts, pathType, path and match are its identity]
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
@@ -44,6 +45,7 @@ pub struct Location {
 
 /// How a path is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum PathType {
     /// Whole elements.
     Prefix,
@@ -56,9 +58,10 @@ pub enum PathType {
 /// Conditions beside the path; all must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.subprotocols) || !has(self.upgrade) || self.upgrade != 'None'", "subprotocols are offered by WebSocket handshakes only, which upgrade None does not take")]))]
 pub struct Match {
     /// The method is one of these, in upper case. [default: any]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 32), regex(pattern = TOKEN)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 32), regex(pattern = METHOD)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub methods: Option<Vec<String>>,
     /// The request has all of these header fields. [default: none]
@@ -85,6 +88,7 @@ pub struct Match {
 /// A name with the value it must have. Exactly one of value and regex.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.value), has(self.regex)].exists_one(x, x)", "exactly one of value and regex is needed"), rule("!has(self.regex) || type(''.matches(self.regex)) == bool", "regex must be a regular expression")]))]
 pub struct ValueMatch {
     /// Name of the header field (in any case), parameter or cookie. Required.
     #[schemars(length(min = 1, max = 256))]
@@ -101,6 +105,7 @@ pub struct ValueMatch {
 
 /// Whether requests that ask to be upgraded to `websocket` are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum UpgradeMatch {
     /// Only they.
     WebSocket,
@@ -111,13 +116,14 @@ pub enum UpgradeMatch {
 /// Where requests or connections go. Exactly one of service and address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.service), has(self.address)].exists_one(x, x)", "exactly one of service and address is needed"), rule("has(self.service) == has(self.port)", "service needs port, address has its own"), rule("has(self.service) || !has(self.__namespace__)", "namespace is that of service")]))]
 pub struct Backend {
     /// Name of a Service; its ready endpoints are used directly. Needs port.
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// Number or name of the Service's port.
-    #[schemars(extend("maxLength" = 32))]
+    #[schemars(extend("minimum" = 1, "maximum" = 65535, "maxLength" = 15, "pattern" = PORT_NAME))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<IntOrString>,
     /// The Service's namespace; another one needs a ReferenceGrant there. [default: the route's]
@@ -140,6 +146,7 @@ pub struct Backend {
 /// TLS to a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!(has(self.caSecret) && has(self.caConfigMap))", "at most one of caSecret and caConfigMap may be given"), rule("!has(self.mode) || self.mode != 'Insecure' || (!has(self.caSecret) && !has(self.caConfigMap))", "mode Insecure verifies nothing: leave caSecret and caConfigMap out")]))]
 pub struct BackendTls {
     /// Verify: the backend's certificate must be valid for serverName. Insecure: any certificate will do. [default: Verify]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +168,7 @@ pub struct BackendTls {
 
 /// Whether a backend's certificate is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum BackendTlsMode {
     /// It is.
     Verify,
@@ -171,6 +179,7 @@ pub enum BackendTlsMode {
 /// Files to answer with: what follows the location's path names the file. Exactly one of configMap and directory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.configMap), has(self.directory)].exists_one(x, x)", "exactly one of configMap and directory is needed")]))]
 pub struct Static {
     /// The keys of a ConfigMap are the files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,14 +187,17 @@ pub struct Static {
     /// A folder, relative to the controller's --static-root/NAMESPACE (standalone: to --static-root).
     #[schemars(length(min = 1, max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self == '.' || !self.matches('(^|/)[.]{0,2}(/|$)')", "directory must be relative, without empty elements, . and ..")]))]
     pub directory: Option<String>,
     /// The file of a folder. [default: index.html]
     #[schemars(length(min = 1, max = 255))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("!self.contains('/') && self != '.' && self != '..'", "index must be the name of a file")]))]
     pub index: Option<String>,
     /// The file that is served with 200 where there is none, for applications that route in the browser. [default: none, 404]
     #[schemars(length(min = 1, max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("!self.matches('(^|/)[.]{0,2}(/|$)')", "fallback must be relative, without empty elements, . and ..")]))]
     pub fallback: Option<String>,
     /// Value of Cache-Control. [default: none]
     #[schemars(length(min = 1, max = 1024), regex(pattern = FIELD_VALUE))]
@@ -219,12 +231,14 @@ pub struct ConfigMapItem {
     pub key: String,
     /// Its path below the location. Required.
     #[schemars(length(min = 1, max = 1024))]
+    #[schemars(extend("x-kubernetes-validations" = [rule("!self.matches('(^|/)[.]{0,2}(/|$)')", "path must be relative, without empty elements, . and ..")]))]
     pub path: String,
 }
 
 /// An answer that sends the client elsewhere. What is absent stays as in the request; the query is kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!(has(self.path) && has(self.prefix))", "at most one of path and prefix may be given"), rule("has(self.scheme) || has(self.host) || has(self.port) || has(self.path) || has(self.prefix)", "one of scheme, host, port, path and prefix is needed")]))]
 pub struct Redirect {
     /// http or https. [default: the request's]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -254,6 +268,7 @@ pub struct Redirect {
 /// The scheme of a redirect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = undescribed)]
 pub enum Scheme {
     /// Plain.
     Http,

@@ -7,6 +7,7 @@ mod conditions;
 mod duration;
 mod location;
 mod policy;
+mod reference;
 mod schema;
 mod tcp;
 mod wsroute;
@@ -23,6 +24,7 @@ pub use policy::{
     LoadBalancing, LoadBalancingPolicy, MessageLimits, OnRemoved, PassiveHealthCheck, Ping, PingTo, Policy, Rebalance, Rewrite, SameSite,
     SourceIp, Timeouts, WebSocket,
 };
+pub use reference::reference_markdown;
 pub use schema::crd_yaml;
 pub use tcp::{ProxyProtocol, TcpAffinity, TcpRoute, TcpTimeouts, TcpTls, TcpTlsMode};
 pub use wsroute::{

@@ -32,6 +32,7 @@ pub struct Policy {
     /// Upgrade tokens that are passed on besides websocket, such as SPDY/3.1, as opaque bytes. [default: none]
     #[schemars(length(max = 8), inner(length(min = 1, max = 64), regex(pattern = UPGRADE)))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self.all(u, !u.matches('^(?i)(websocket|h2c)$'))", "websocket is always upgraded, h2c never: leave them out")]))]
     pub upgrades: Option<Vec<String>>,
     /// How much is let in; over it 503, 429 or 413, with a Retry-After. [default: no limit]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +72,7 @@ pub struct LoadBalancing {
 
 /// How an endpoint is picked within a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum LoadBalancingPolicy {
     /// The one with the fewest open tunnels.
     LeastConnections,
@@ -96,6 +98,7 @@ pub struct Rebalance {
 /// Sends the same client to the same endpoint. Exactly one of cookie, header, query and sourceIP.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.cookie), has(self.header), has(self.query), has(self.sourceIP)].exists_one(x, x)", "exactly one of cookie, header, query and sourceIP is needed")]))]
 pub struct Affinity {
     /// A cookie that we set pins the endpoint while it exists, whatever is added.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +120,7 @@ pub struct Affinity {
 /// The cookie that pins an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.sameSite) || self.sameSite != 'None' || !has(self.secure) || self.secure", "sameSite None needs secure")]))]
 pub struct CookieAffinity {
     /// Its name. [default: carrick]
     #[schemars(length(min = 1, max = 256), regex(pattern = TOKEN))]
@@ -139,6 +143,7 @@ pub struct CookieAffinity {
 
 /// SameSite of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum SameSite {
     /// Only to requests from the same site.
     Strict,
@@ -173,6 +178,7 @@ pub struct HealthCheck {
 /// Asks every endpoint at intervals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.path) || (has(self.type) && self.type != 'TCP')", "path is for type WebSocket and HTTP")]))]
 pub struct ActiveHealthCheck {
     /// WebSocket: a handshake gets 101. HTTP: a GET gets 2xx or 3xx. TCP: the connection opens. [default: TCP]
     #[serde(rename = "type")]
@@ -184,9 +190,11 @@ pub struct ActiveHealthCheck {
     pub path: Option<String>,
     /// The time from one check to the next, at least 1s. [default: 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub interval: Option<Duration>,
     /// The time an answer may take, more than 0s. [default: 5s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub timeout: Option<Duration>,
     /// So many successes in a row bring an endpoint back. [default: 1]
     #[schemars(range(min = 1, max = 100))]
@@ -200,6 +208,7 @@ pub struct ActiveHealthCheck {
 
 /// What an active health check does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum HealthCheckType {
     /// A handshake gets 101.
     WebSocket,
@@ -221,6 +230,7 @@ pub struct PassiveHealthCheck {
     pub max_fails: Option<u32>,
     /// How long it rests, more than 0s. [default: 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub fail_timeout: Option<Duration>,
 }
 
@@ -230,9 +240,11 @@ pub struct PassiveHealthCheck {
 pub struct Timeouts {
     /// To connect to one endpoint, more than 0s; then the next one is tried. [default: 5s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub connect: Option<Duration>,
     /// From a WebSocket handshake's request to its 101, more than 0s. [default: 15s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub handshake: Option<Duration>,
     /// Plain HTTP: from the last byte of the request to the first of the answer; 0s is never. [default: 60s]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -273,6 +285,7 @@ pub struct WebSocket {
     /// The Close code that tells a client to come back: 1001, 1012, 1013 or 4000 to 4999. [default: 1012]
     #[schemars(range(min = 1001, max = 4999))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self in [1001, 1012, 1013] || self >= 4000", "reconnectCode must be 1001, 1012, 1013 or 4000 to 4999")]))]
     pub reconnect_code: Option<u16>,
 }
 
@@ -285,6 +298,7 @@ pub struct Ping {
     pub interval: Option<Duration>,
     /// Without a Pong within this time the tunnel ends; more than 0s. [default: 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub timeout: Option<Duration>,
     /// Who is asked: Client, Backend or Both. [default: Client]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,6 +307,7 @@ pub struct Ping {
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum PingTo {
     /// The client.
     Client,
@@ -305,9 +320,10 @@ pub enum PingTo {
 /// Limits on messages from clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.burst) || has(self.perSecond)", "burst needs perSecond")]))]
 pub struct MessageLimits {
     /// The largest message, in bytes or as a quantity such as 1Mi; a larger one: Close 1009. [default: no limit]
-    #[schemars(extend("maxLength" = 32))]
+    #[schemars(extend("minimum" = 0, "maxLength" = 32, "pattern" = QUANTITY))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<IntOrString>,
     /// So many messages a second; more: Close 1008. [default: no limit]
@@ -350,6 +366,7 @@ pub struct Drain {
 
 /// Who closes the tunnels of a terminating pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum DrainBy {
     /// We do.
     Proxy,
@@ -359,6 +376,7 @@ pub enum DrainBy {
 
 /// What becomes of tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum OnRemoved {
     /// They stay.
     Keep,
@@ -369,6 +387,7 @@ pub enum OnRemoved {
 /// How much is let in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.burst) || has(self.handshakesPerSecond)", "burst needs handshakesPerSecond")]))]
 pub struct Limits {
     /// So many connections at once, in the whole installation; over it 503. [default: no limit]
     #[schemars(range(min = 1, max = 100_000_000))]
@@ -387,7 +406,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// The largest request body, in bytes or as a quantity such as 10Mi; a larger one: 413. [default: no limit]
-    #[schemars(extend("maxLength" = 32))]
+    #[schemars(extend("minimum" = 0, "maxLength" = 32, "pattern" = QUANTITY))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_body: Option<IntOrString>,
 }
@@ -421,6 +440,7 @@ pub struct HeaderEdits {
     /// Takes all fields of these names away. [default: none]
     #[schemars(length(max = 32), inner(length(min = 1, max = 256), regex(pattern = TOKEN)))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [none_ours()]))]
     pub remove: Option<Vec<String>>,
 }
 
@@ -430,6 +450,7 @@ pub struct HeaderEdits {
 pub struct HeaderValue {
     /// Its name, in any case. Required.
     #[schemars(length(min = 1, max = 256), regex(pattern = TOKEN))]
+    #[schemars(extend("x-kubernetes-validations" = [not_ours()]))]
     pub name: String,
     /// Its value. Required.
     #[schemars(length(max = 4096), regex(pattern = FIELD_VALUE))]
@@ -439,6 +460,7 @@ pub struct HeaderValue {
 /// Changes path and host towards the backend. At most one of prefix and regex.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!(has(self.prefix) && has(self.regex))", "at most one of prefix and regex may be given"), rule("has(self.regex) == has(self.replacement)", "regex and replacement need each other"), rule("!has(self.regex) || type(''.matches(self.regex)) == bool", "regex must be a regular expression")]))]
 pub struct Rewrite {
     /// What replaces the location's path, which must be a Prefix.
     #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]

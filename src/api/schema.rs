@@ -3,7 +3,8 @@
 //! It knows no other object. The types beside it use the words, `carrick crd` and a test the text.
 
 use kube::CustomResourceExt;
-use serde_json::Value;
+use schemars::Schema;
+use serde_json::{Value, json};
 
 use super::WsRoute;
 
@@ -33,6 +34,44 @@ pub(super) const AUTHORITY: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0
 /// An address or a block of them; the translator parses it.
 pub(super) const CIDR: &str = "^[0-9a-fA-F:.]{2,45}(/[0-9]{1,3})?$";
 
+/// Methods are compared as they are, and those in use are in upper case.
+pub(super) const METHOD: &str = "^[-!#$%&'*+.^_`|~0-9A-Z]+$";
+/// Name of a Service's port: IANA_SVC_NAME has at least one letter.
+pub(super) const PORT_NAME: &str = "^[-0-9]*[a-z][-a-z0-9]*$";
+/// A number of bytes where it is given as a string.
+pub(super) const QUANTITY: &str = "^[0-9]{1,12}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
+/// Header fields that frame a message or belong to the handshake.
+const OURS: &str =
+    "^(?i)(host|connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|sec-websocket-.*)$";
+
+/// One entry of `x-kubernetes-validations`.
+pub(super) fn rule(rule: &str, message: &str) -> Value {
+    json!({"rule": rule, "message": message})
+}
+
+/// For a duration that may not be `0s`.
+pub(super) fn more_than_zero() -> Value {
+    rule("self.matches('[1-9]')", "must be more than 0s")
+}
+
+const OURS_MESSAGE: &str =
+    "Host (see rewrite.host), Connection, Upgrade, Sec-WebSocket-* and the fields that frame a message are not for edits";
+
+/// For the name of a header field that is edited.
+pub(super) fn not_ours() -> Value {
+    rule(&format!("!self.matches('{OURS}')"), OURS_MESSAGE)
+}
+
+/// For names of header fields that are edited.
+pub(super) fn none_ours() -> Value {
+    rule(&format!("self.all(name, !name.matches('{OURS}'))"), OURS_MESSAGE)
+}
+
+/// Keeps the description of an enum's type from replacing the one of the field, as kube's rewriting of `Option<Enum>` would have it.
+pub(super) fn undescribed(schema: &mut Schema) {
+    schema.remove("description");
+}
+
 /// The CustomResourceDefinition as YAML: `crds/wsroutes.yaml`, the output of `carrick crd`.
 pub fn crd_yaml() -> String {
     serde_saphyr::to_string(&crd()).unwrap_or_default()
@@ -40,16 +79,34 @@ pub fn crd_yaml() -> String {
 
 /// The CustomResourceDefinition.
 pub(super) fn crd() -> Value {
-    serde_json::to_value(WsRoute::crd()).unwrap_or_default()
+    let mut crd = serde_json::to_value(WsRoute::crd()).unwrap_or_default();
+    if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
+        polish(schema);
+    }
+    crd
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_definition_is_of_the_kind() {
-        assert_eq!(crd().pointer("/spec/names/kind"), Some(&Value::from("WsRoute")));
-        assert!(crd_yaml().contains("wsroutes.carrick.dev"));
+/// What the derive macros write and the API server has no use for: `null` for absent fields (no patch needs it and CEL would have to
+/// tell the two apart), formats it warns of, bounds as floating point numbers.
+fn polish(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    fields.remove("nullable");
+    if fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+        fields.remove("format");
+    }
+    for bound in ["minimum", "maximum"] {
+        if let Some(value) = fields.get_mut(bound)
+            && let Some(number) = value.as_f64()
+        {
+            *value = json!(number as i64);
+        }
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = fields.get_mut(inner) {
+            polish(inner);
+        }
+    }
+    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+        properties.values_mut().for_each(polish);
     }
 }

@@ -12,9 +12,10 @@ use super::{
 /// Connections of one port, or of some of its TLS names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.hosts) || size(self.hosts) == 0 || has(self.tls)", "hosts need tls: they are the names of TLS"), rule("type(self.port) == int || (has(self.hosts) && size(self.hosts) > 0)", "port https needs hosts: the others are terminated there"), rule("type(self.port) == int || !has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Passthrough'", "port https passes TLS through; to end it there, use locations"), rule("!has(self.limits) || !has(self.limits.requestBody)", "limits.requestBody is for HTTP")]))]
 pub struct TcpRoute {
     /// A port, one of the controller's --tcp-ports; or https: the HTTPS port, for TLS names that are passed through beside the terminated hosts. Required.
-    #[schemars(extend("maxLength" = 32))]
+    #[schemars(extend("minimum" = 1, "maximum" = 65535, "maxLength" = 5, "pattern" = "^https$"))]
     pub port: IntOrString,
     /// TLS names (SNI) that it takes, wildcards as in spec.hosts; needs tls. One port can serve many. [default: all connections of the port]
     #[schemars(length(max = 32), inner(length(max = 253), regex(pattern = HOST_PATTERN)))]
@@ -55,6 +56,7 @@ pub struct TcpRoute {
 /// Who speaks TLS with the client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("(has(self.mode) && self.mode == 'Terminate') == has(self.certificates)", "mode Terminate needs certificates, Passthrough takes none"), rule("!has(self.clientAuth) || (has(self.mode) && self.mode == 'Terminate')", "clientAuth needs mode Terminate")]))]
 pub struct TcpTls {
     /// Passthrough: the backend does; the client's first message is read for its name, not touched. Terminate: we do, and need certificates. [default: Passthrough]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +72,7 @@ pub struct TcpTls {
 
 /// Who speaks TLS with the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum TcpTlsMode {
     /// The backend.
     Passthrough,
@@ -89,6 +92,7 @@ pub struct TcpAffinity {
 
 /// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum ProxyProtocol {
     /// Text.
     V1,
@@ -102,6 +106,7 @@ pub enum ProxyProtocol {
 pub struct TcpTimeouts {
     /// To connect to one endpoint, more than 0s; then the next one is tried. [default: 5s]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub connect: Option<Duration>,
     /// A connection without a byte in either direction is closed; 0s is never. [default: 1h]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,9 +22,14 @@ use super::{Condition, Location, Policy, TcpRoute, schema::*};
     namespaced,
     status = "WsRouteStatus",
     derive = "PartialEq",
+    printcolumn = r#"{"name": "Hosts", "type": "string", "jsonPath": ".spec.hosts"}"#,
+    printcolumn = r#"{"name": "Address", "type": "string", "jsonPath": ".status.loadBalancer.ingress[*]['ip','hostname']"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     doc = "A WsRoute says where WebSockets, the HTTP beside them and raw TCP connections go."
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.defaults) || !has(self.defaults.rewrite) || !has(self.defaults.rewrite.prefix) || !has(self.locations) || self.locations.all(l, !has(l.pathType) || l.pathType == 'Prefix')", "defaults.rewrite.prefix needs every location to be of pathType Prefix")]))]
 pub struct WsRouteSpec {
     /// The IngressClass whose controller serves this route. [default: the default IngressClass at the time the route is first seen, kept in status]
     #[schemars(length(max = 253), regex(pattern = NAME))]
@@ -51,10 +56,12 @@ pub struct WsRouteSpec {
     /// What is served below which paths. The most specific one takes a request: Exact, then RegularExpression, then the longest Prefix, then the one with more match conditions. At most 64. [default: none]
     #[schemars(length(max = 64))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self.all(l, !has(l.name) || self.exists_one(m, has(m.name) && m.name == l.name))", "names of locations must be unique")]))]
     pub locations: Option<Vec<Location>>,
     /// Ports for connections that are passed on as they are, without HTTP. At most 16. [default: none]
     #[schemars(length(max = 16))]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self.all(a, has(a.hosts) || self.exists_one(b, b.port == a.port && !has(b.hosts)))", "a port without hosts may be given once")]))]
     pub tcp: Option<Vec<TcpRoute>>,
 }
 
@@ -92,6 +99,7 @@ pub struct CertificateRef {
 
 /// The lowest version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum MinTlsVersion {
     /// TLS 1.2.
     #[serde(rename = "1.2")]
@@ -104,6 +112,7 @@ pub enum MinTlsVersion {
 /// Which client certificates are let in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.caSecret), has(self.caConfigMap)].exists_one(x, x)", "exactly one of caSecret and caConfigMap is needed")]))]
 pub struct ClientAuth {
     /// A Secret whose ca.crt holds the certificate authorities. Exactly one of caSecret and caConfigMap.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +127,7 @@ pub struct ClientAuth {
 
 /// Whether a client certificate must be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum ClientAuthMode {
     /// It must.
     Require,
@@ -141,6 +151,7 @@ pub struct ObjectName {
 /// Lets other namespaces use the hosts of this route.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("has(self.namespaces) || has(self.selector)", "at least one of namespaces and selector is needed")]))]
 pub struct Delegate {
     /// These namespaces. At least one of namespaces and selector.
     #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = LABEL)))]
@@ -172,6 +183,7 @@ pub struct LabelSelector {
 /// A requirement on a label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)", "In and NotIn need values, Exists and DoesNotExist take none")]))]
 pub struct LabelSelectorRequirement {
     /// The label's key. Required.
     #[schemars(length(min = 1, max = 317))]
@@ -186,6 +198,7 @@ pub struct LabelSelectorRequirement {
 
 /// How a label is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = undescribed)]
 pub enum LabelSelectorOperator {
     /// Its value is one of the values.
     In,
