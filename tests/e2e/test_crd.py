@@ -1,19 +1,21 @@
-#!/usr/bin/env python3
 """The WsRoute's definition at a real API server: taken whole, every field kept, every mistake refused with the words for it.
 
-Needs KUBECONFIG and kubectl. Leaves the definition installed and no object behind: everything is a server-side dry run.
+Needs a cluster (KUBECONFIG) and kubectl. Leaves the definition installed and no object behind: everything is a server-side dry run.
 """
 
-import contextlib
 import json
+import os
 import pathlib
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
+import pytest
+
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
+
+pytestmark = pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="no cluster: KUBECONFIG is not set")
 
 
 def kubectl(*arguments):
@@ -163,18 +165,17 @@ REFUSED = {
 }
 
 
-def wsroute(name, spec):
-    return {"apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+@pytest.fixture(scope="module")
+def definition():
+    """The definition in the tree, installed."""
+    applied = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/wsroutes.yaml"))
+    assert applied.returncode == 0 and "Warning" not in applied.stderr, applied.stderr
+    established = kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/wsroutes.carrick.dev")
+    assert established.returncode == 0, established.stderr
 
 
-def check_taken(path, failures):
-    answer = kubectl("apply", "--dry-run=server", "--recursive", "-f", str(path))
-    if answer.returncode:
-        failures.append(f"{path.relative_to(ROOT)} is refused: {answer.stderr.strip()}")
-
-
-@contextlib.contextmanager
-def api_server():
+@pytest.fixture(scope="module")
+def api_server(definition):
     """The API server's address, by way of `kubectl proxy`: its answers arrive unedited and a request costs no process."""
     process = subprocess.Popen(["kubectl", "proxy", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
@@ -184,8 +185,9 @@ def api_server():
         process.wait()
 
 
-def complaint(server, wsroute):
-    """What the API server says against an object; empty if nothing."""
+def complaint(server, name, spec):
+    """What the API server says against a WsRoute; empty if nothing."""
+    wsroute = {"apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": name}, "spec": spec}
     url = f"{server}/apis/carrick.dev/v1alpha1/namespaces/default/wsroutes?dryRun=All&fieldValidation=Strict"
     request = urllib.request.Request(url, json.dumps(wsroute).encode(), {"Content-Type": "application/json"})
     try:
@@ -195,41 +197,35 @@ def complaint(server, wsroute):
         return json.load(error)["message"]
 
 
-def check_refused(failures):
-    with api_server() as server:
-        for name, (spec, words) in REFUSED.items():
-            said = complaint(server, wsroute(name, spec))
-            if words not in said:
-                failures.append(f"{name}: expected «{words}», got: {said or 'nothing: it was taken'}")
+@pytest.mark.parametrize("manifests", ["tests/e2e/every-field.yaml", "examples"])
+def test_what_is_right_is_taken(definition, manifests):
+    applied = kubectl("apply", "--dry-run=server", "--recursive", "-f", str(ROOT / manifests))
+    assert applied.returncode == 0, applied.stderr
 
 
-def check_explained(failures):
-    for path, words in {
-        "wsroute.spec.locations": "Exactly one of backends, static and",
-        "wsroute.spec.locations.timeouts.idle": "[default: 1h]",
-        "wsroute.spec.locations.loadBalancing.policy": "the endpoint with the fewest open tunnels",
-    }.items():
-        answer = kubectl("explain", path)
-        if words not in " ".join(answer.stdout.split()):
-            failures.append(f"kubectl explain {path} does not say «{words}»: {answer.stdout}{answer.stderr}")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_is_refused_in_words(api_server, name):
+    spec, words = REFUSED[name]
+    said = complaint(api_server, name, spec)
+    assert words in said, said or "it was taken"
 
 
-def main():
-    failures = []
-    installed = kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds/wsroutes.yaml"))
-    if installed.returncode or "Warning" in installed.stderr:
-        sys.exit(f"the definition is not taken: {installed.stderr}")
-    established = kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/wsroutes.carrick.dev")
-    if established.returncode:
-        sys.exit(established.stderr)
-    check_taken(HERE / "every-field.yaml", failures)
-    check_refused(failures)
-    check_explained(failures)
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    print(f"crd: {len(REFUSED)} mistakes, {len(failures)} failures")
-    sys.exit(bool(failures))
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("wsroute.spec.locations", "Exactly one of backends, static and redirect"),
+        ("wsroute.spec.locations.timeouts.idle", "[default: 1h]"),
+        ("wsroute.spec.locations.loadBalancing.policy", "the endpoint with the fewest open tunnels"),
+    ],
+)
+def test_kubectl_explains_it(definition, path, words):
+    said = kubectl("explain", path)
+    assert words in " ".join(said.stdout.split()), said.stdout + said.stderr
 
 
-if __name__ == "__main__":
-    main()
+def test_kubectl_shows_its_columns(api_server):
+    url = f"{api_server}/apis/carrick.dev/v1alpha1/wsroutes?limit=1"
+    request = urllib.request.Request(url, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"})
+    with urllib.request.urlopen(request) as answer:
+        columns = [column["name"] for column in json.load(answer)["columnDefinitions"]]
+    assert columns == ["Name", "Hosts", "Address", "Ready", "Age"]
