@@ -1,17 +1,25 @@
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 //! Bytes after the handshake: the two sockets of a connection joined until both have said goodbye.
 //!
 //! It never knows routes, snapshots or HTTP: a tunnel holds names, its lease and its counters. `proxy` opens tunnels, `app` and `admin` reach
 //! them through the [`Registry`].
 
+pub mod clock;
+pub mod close;
+pub mod drain;
+mod entry;
+pub mod frame;
 mod io;
 mod registry;
+mod relay;
+mod scratch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 pub use io::Socket;
-pub use registry::Registry;
+pub use registry::{Registry, Row};
 
 use crate::{
     balance::Lease,
@@ -61,4 +69,7 @@ pub struct Opening {
 }
 
 /// Registers a tunnel and starts the task that joins the two sockets. Returns at once.
-pub fn open(_registry: &Arc<Registry>, _opening: Opening, _client: Socket, _backend: Socket) {}
+#[expect(clippy::disallowed_methods, reason = "a tunnel is a task of its own; the registry knows it and waits for it")]
+pub fn open(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) {
+    tokio::spawn(relay::run(relay::Relay::new(registry, opening, client, backend)));
+}

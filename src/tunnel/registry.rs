@@ -1,24 +1,102 @@
 //! Every tunnel of the process: who is open, what it moved, and how to reach it.
 //!
-//! It never knows sockets or frames. `relay` enters a tunnel before its first byte and removes it in `Drop`; `admin` lists, `app` drains.
+//! It never knows sockets or frames. A tunnel enters before its first byte and leaves in `Drop`; `admin` lists, telemetry counts at a scrape,
+//! `app` gives orders and waits until it is empty.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
-use crate::telemetry::AccessLog;
+use parking_lot::{Mutex, RwLock};
+use rapidhash::RapidHashMap;
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    clock::{Clock, Tick},
+    close::End,
+    drain::{Filter, Order},
+    entry::{Entry, Names, State},
+};
+use crate::{
+    model::{EndpointKey, ObjectRef},
+    telemetry::{
+        AccessLog, access,
+        metrics::{LocationLabels, OpenTunnels, Side},
+    },
+};
+
+/// Locks are taken when a tunnel opens, when it ends and when somebody looks, never for a message: a few shards are enough.
+const SHARDS: usize = 16;
 
 /// The tunnels. One of a process, shared.
-#[derive(Debug)]
-pub struct Registry {}
+pub struct Registry {
+    clock: Clock,
+    shards: [Mutex<RapidHashMap<u64, Arc<Entry>>>; SHARDS],
+    open: AtomicUsize,
+    next: AtomicU64,
+    panics: AtomicU64,
+    emptied: Notify,
+    /// The order that also holds for tunnels that are opened later.
+    standing: RwLock<Option<Order>>,
+    access: AccessLog,
+}
+
+/// One tunnel, as `/debug/tunnels` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Unique in this process.
+    pub id: u64,
+    /// The WsRoute.
+    pub route: ObjectRef,
+    /// The location's label.
+    pub location: Arc<str>,
+    /// Where it goes.
+    pub endpoint: EndpointKey,
+    /// The Pod there.
+    pub pod: Option<Arc<str>>,
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// Since its handshake.
+    pub age_seconds: f64,
+    /// Since its last byte.
+    pub idle_seconds: f64,
+    /// Client to backend, on the wire.
+    pub bytes_received: u64,
+    /// Backend to client, on the wire.
+    pub bytes_sent: u64,
+    /// Client to backend.
+    pub frames_received: u64,
+    /// Backend to client.
+    pub frames_sent: u64,
+    /// `open`, `ordered` (to be closed by us) or `closing`.
+    pub state: &'static str,
+}
 
 impl Registry {
     /// An empty registry. Tunnels write their last line to `access`.
-    pub fn new(_access: AccessLog) -> Arc<Registry> {
-        Arc::new(Registry {})
+    pub fn new(access: AccessLog) -> Arc<Registry> {
+        Arc::new(Registry {
+            clock: Clock::start(),
+            shards: Default::default(),
+            open: AtomicUsize::new(0),
+            next: AtomicU64::new(1),
+            panics: AtomicU64::new(0),
+            emptied: Notify::new(),
+            standing: RwLock::new(None),
+            access,
+        })
     }
 
     /// How many tunnels are open.
     pub fn len(&self) -> usize {
-        0
+        self.open.load(Ordering::Acquire)
     }
 
     /// Whether no tunnel is open.
@@ -26,6 +104,194 @@ impl Registry {
         self.len() == 0
     }
 
+    /// How many tunnels ended by a panic of ours.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
     /// Done when no tunnel is open.
-    pub async fn emptied(&self) {}
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Every open tunnel, in the order they were opened.
+    pub fn list(&self) -> Vec<Row> {
+        let now = self.clock.now();
+        let mut rows = self.collect(|entry| Row::of(entry, now));
+        rows.sort_unstable_by_key(|row| row.id);
+        rows
+    }
+
+    /// The number of open tunnels by location and endpoint. Brings the locations' counters up to date.
+    pub fn observe(&self) -> Vec<OpenTunnels> {
+        let mut counts: HashMap<(usize, usize), OpenTunnels> = HashMap::new();
+        self.for_each(|entry| {
+            entry.settle();
+            // Counters and endpoints are shared by all tunnels of a location: their addresses name them.
+            let group = (Arc::as_ptr(&entry.metrics).addr(), Arc::as_ptr(entry.lease.endpoint()).addr());
+            counts.entry(group).or_insert_with(|| labels(entry)).count += 1;
+        });
+        counts.into_values().collect()
+    }
+
+    /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. An order for all holds for later ones too.
+    pub fn drain(&self, order: &Order) -> usize {
+        if order.filter == Filter::All {
+            *self.standing.write() = Some(order.clone());
+        }
+        let mut entries = Vec::new();
+        self.for_each(|entry| {
+            if order.filter.takes(&entry.location, &entry.lease.endpoint().key) {
+                entries.push(Arc::clone(entry));
+            }
+        });
+        entries.sort_unstable_by_key(|entry| entry.id);
+        for (index, entry) in entries.iter().enumerate() {
+            entry.order(self.clock.tick(order.turn(index, entries.len())), order.reason);
+        }
+        entries.len()
+    }
+
+    pub(super) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    pub(super) fn instant(&self, tick: Tick) -> Instant {
+        self.clock.instant(tick)
+    }
+
+    /// Enters a tunnel.
+    pub(super) fn enter(&self, names: Names) -> Arc<Entry> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry::new(id, self.now(), names));
+        self.open.fetch_add(1, Ordering::AcqRel);
+        self.shard(id).lock().insert(id, Arc::clone(&entry));
+        // After it is to be seen by `drain`: one of the two marks it.
+        if let Some(order) = &*self.standing.read() {
+            entry.order(self.clock.tick(order.late_turn(Instant::now(), fastrand::f64())), order.reason);
+        }
+        entry
+    }
+
+    /// Removes a tunnel, counts its end and writes its last line. `None` is a panic.
+    pub(super) fn leave(&self, entry: &Entry, end: Option<&End>) {
+        let removed = self.shard(entry.id).lock().remove(&entry.id);
+        let now = self.now();
+        match end {
+            Some(end) => {
+                entry.count_end(end, now);
+                self.log(entry, end, now);
+            }
+            None => {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+                entry.settle();
+                entry.metrics.unclean_ends.inc("panic");
+            }
+        }
+        drop(removed);
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    fn log(&self, entry: &Entry, end: &End, now: Tick) {
+        let Some(handshake) = &entry.log else { return };
+        self.access.tunnel(&access::Tunnel {
+            handshake,
+            client: entry.client,
+            route: &entry.route,
+            location: &entry.label,
+            endpoint: entry.lease.endpoint().key.address,
+            age: now.since(entry.opened),
+            received: entry.bytes(Side::Client),
+            sent: entry.bytes(Side::Backend),
+            frames_received: entry.frames(Side::Client),
+            frames_sent: entry.frames(Side::Backend),
+            close_code: end.closes.into_iter().flatten().flatten().next(),
+            ended_by: end.by,
+            reason: end.reason,
+        });
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<RapidHashMap<u64, Arc<Entry>>> {
+        &self.shards[id as usize % SHARDS]
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(&Arc<Entry>)) {
+        for shard in &self.shards {
+            shard.lock().values().for_each(&mut visit);
+        }
+    }
+
+    fn collect<T>(&self, mut of: impl FnMut(&Entry) -> T) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.len());
+        self.for_each(|entry| all.push(of(entry)));
+        all
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("open", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Row {
+    fn of(entry: &Entry, now: Tick) -> Self {
+        let endpoint = entry.lease.endpoint();
+        let state = match (entry.state(), entry.slot()) {
+            (State::Closing, _) => "closing",
+            (State::Open, Tick::NEVER) => "open",
+            (State::Open, _) => "ordered",
+        };
+        Self {
+            id: entry.id,
+            route: entry.route.clone(),
+            location: Arc::clone(&entry.label),
+            endpoint: endpoint.key.clone(),
+            pod: endpoint.pod.clone(),
+            client: entry.client,
+            age_seconds: now.since(entry.opened).as_secs_f64(),
+            idle_seconds: now.since(entry.active()).as_secs_f64(),
+            bytes_received: entry.bytes(Side::Client),
+            bytes_sent: entry.bytes(Side::Backend),
+            frames_received: entry.frames(Side::Client),
+            frames_sent: entry.frames(Side::Backend),
+            state,
+        }
+    }
+}
+
+fn labels(entry: &Entry) -> OpenTunnels {
+    use crate::model::PoolKey;
+    let endpoint = entry.lease.endpoint();
+    let (service_namespace, service) = match &endpoint.key.pool {
+        PoolKey::Service { service, port } => (&*service.namespace, format!("{}:{port}", service.name)),
+        PoolKey::Address(address) => ("", address.to_string()),
+    };
+    OpenTunnels {
+        location: LocationLabels {
+            route_namespace: (&*entry.route.namespace).into(),
+            route: (&*entry.route.name).into(),
+            location: (&*entry.label).into(),
+        },
+        service_namespace: service_namespace.into(),
+        service: service.into(),
+        endpoint_pod: endpoint.pod.as_deref().map_or_else(|| endpoint.key.address.to_string().into(), Into::into),
+        count: 0,
+    }
+}
+
+#[cfg(test)]
+impl Registry {
+    /// The endpoint of some tunnel.
+    pub(super) fn endpoint_of_first(&self) -> Arc<crate::balance::Endpoint> {
+        self.collect(|entry| Arc::clone(entry.lease.endpoint())).swap_remove(0)
+    }
 }

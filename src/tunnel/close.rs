@@ -1,0 +1,602 @@
+//! How a tunnel ends: who is told what, in which order, and how long each is waited for.
+//!
+//! Pure: it is told what was read and what time it is, and says what passes, what is put in between, and when a side gets its FIN. It never
+//! knows sockets or buffers. `relay` drives it, `tests/sim` drives it through every race.
+//!
+//! ```text
+//!            order          a boundary            the client's Close        its Close
+//!   Open ────────► Boundary ──────────► Client ───────────────────► Backend ─────────► Lingering ──► done
+//!    │ │ backend vanished                 ▲                            ▲                   ▲
+//!    │ └──────────────────────────────────┘      client vanished       │                   │
+//!    ├─────────────────────────────────────────────────────────────────┘                   │
+//!    └── both have said Close, or one is gone after it ──► Parting ── 5 s ─────────────────┘
+//! ```
+
+use std::time::Duration;
+
+use super::{
+    clock::Tick,
+    frame::{FrameTracker, Tally, Until},
+};
+use crate::telemetry::metrics::{Initiator, Side};
+
+/// How long a frame boundary, an answer or a FIN is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long the end of a message is preferred to the end of a frame: a client that gets half a message and a Close reports an error.
+const MESSAGE_WAIT: Duration = Duration::from_secs(1);
+/// Going away: what the backend sees in every close that we start.
+const GOING_AWAY: u16 = 1001;
+/// Longest payload of a control frame.
+const CONTROL_MAX: usize = 125;
+
+/// Why the proxy ends a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not a byte either way for too long.
+    Idle,
+    /// This process ends.
+    Shutdown,
+}
+
+impl Reason {
+    /// How log and metrics call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Idle => "idle",
+            Reason::Shutdown => "shutdown",
+        }
+    }
+
+    /// What the client reads in the Close.
+    fn text(self) -> &'static str {
+        match self {
+            Reason::Idle => "idle",
+            Reason::Shutdown => "server is restarting",
+        }
+    }
+}
+
+/// A Close to be written towards a side, now, after what passed before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Who gets it.
+    pub to: Side,
+    /// Its code.
+    pub code: u16,
+    /// Its reason.
+    pub reason: &'static str,
+}
+
+impl Goodbye {
+    /// The frame, RFC 6455 section 5.5.1; masked towards the backend, whose client we are.
+    pub fn frame(self, key: [u8; 4]) -> Vec<u8> {
+        let reason = &self.reason.as_bytes()[..self.reason.len().min(CONTROL_MAX - 2)];
+        let length = 2 + reason.len() as u8;
+        let payload = self.code.to_be_bytes().into_iter().chain(reason.iter().copied());
+        match self.to {
+            Side::Client => [0x88, length].into_iter().chain(payload).collect(),
+            Side::Backend => {
+                let masked = payload.zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key);
+                [0x88, 0x80 | length].into_iter().chain(key).chain(masked).collect()
+            }
+        }
+    }
+}
+
+/// What becomes of a chunk: its first bytes pass, then a Close may follow; the rest is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many bytes pass.
+    pub pass: usize,
+    /// What follows them.
+    pub say: Option<Goodbye>,
+}
+
+/// How a source stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// More may come.
+    Open,
+    /// It sent its FIN; it may still read.
+    Finished,
+    /// It was reset, or timed out: it does neither.
+    Lost,
+}
+
+/// How a sink stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// More may be written.
+    Open,
+    /// It gets a FIN once all is written.
+    Ending,
+    /// It got it.
+    Shut,
+    /// It takes no more.
+    Broken,
+}
+
+/// What passes of what a source sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passing {
+    All,
+    /// All until here, where we say Close.
+    Until(Until),
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// We mean to say Close to the client and wait for a place to.
+    Boundary,
+    /// The client was told; its answer is waited for, and what it sends before passes.
+    Client,
+    /// The backend was told, or need not be; its answer is waited for.
+    Backend,
+    /// Both know without us; their FINs are waited for.
+    Parting,
+    /// All is said; FINs are written and waited for, and what still comes is dropped, so that no reset destroys what they have not read.
+    Lingering,
+}
+
+/// Why a tunnel ended otherwise than by a closing handshake of its two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclean {
+    /// The client went without a Close.
+    ClientGone,
+    /// The backend went without a Close.
+    BackendGone,
+    /// No place for a Close came in time.
+    MidFrame,
+    /// A Close of ours was not answered in time.
+    CloseTimeout,
+}
+
+impl Unclean {
+    /// How log and metrics call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Unclean::ClientGone => "client_gone",
+            Unclean::BackendGone => "backend_gone",
+            Unclean::MidFrame => "mid_frame",
+            Unclean::CloseTimeout => "close_timeout",
+        }
+    }
+}
+
+/// How a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Who began.
+    pub by: Initiator,
+    /// Why.
+    pub reason: &'static str,
+    /// What was not as it should be.
+    pub unclean: Option<Unclean>,
+    /// The Close that each side saw: client, backend. The inner `None` is a Close without a code.
+    pub closes: [Option<Option<u16>>; 2],
+}
+
+/// One direction: what comes from a side and goes to the other.
+#[derive(Debug)]
+struct Lane {
+    tracker: FrameTracker,
+    source: Source,
+    /// Towards the other side.
+    sink: Sink,
+    passing: Passing,
+    /// The code of the Close that passed, or that we said; what comes after it is not counted.
+    seen: Seen,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    /// The source's own Close passed.
+    Theirs,
+    Ours(u16),
+}
+
+/// The end of one tunnel, from its first byte on.
+#[derive(Debug)]
+pub struct Closing {
+    /// By source.
+    lanes: [Lane; 2],
+    stage: Stage,
+    frames: bool,
+    reconnect_code: u16,
+    /// Until when the message boundary is preferred.
+    patience: Tick,
+    /// When this stage is given up.
+    limit: Tick,
+    by: Option<Initiator>,
+    reason: Option<Reason>,
+    unclean: Option<Unclean>,
+    cut: bool,
+}
+
+impl Closing {
+    /// For WebSocket frames. The code tells a client to come back.
+    pub fn websocket(reconnect_code: u16) -> Self {
+        Self::new(true, reconnect_code, FrameTracker::default())
+    }
+
+    /// For bytes that are no frames: nobody is told anything but by FIN, and one direction may end before the other.
+    pub fn opaque() -> Self {
+        Self::new(false, 0, FrameTracker::opaque())
+    }
+
+    fn new(frames: bool, reconnect_code: u16, tracker: FrameTracker) -> Self {
+        let lane = || Lane { tracker: tracker.clone(), source: Source::Open, sink: Sink::Open, passing: Passing::All, seen: Seen::Nothing };
+        Self {
+            lanes: [lane(), lane()],
+            stage: Stage::Open,
+            frames,
+            reconnect_code,
+            patience: Tick::NEVER,
+            limit: Tick::NEVER,
+            by: None,
+            reason: None,
+            unclean: None,
+            cut: false,
+        }
+    }
+
+    /// Bytes came from a side. Counts what passes.
+    pub fn received(&mut self, from: Side, chunk: &[u8], now: Tick, tally: &mut Tally) -> Verdict {
+        let lane = &mut self.lanes[from as usize];
+        let closed = lane.tracker.closed();
+        let mut verdict = Verdict { pass: 0, say: None };
+        match lane.passing {
+            Passing::All => verdict.pass = lane.tracker.advance(chunk, Until::End, tally),
+            Passing::Nothing => _ = lane.tracker.advance(chunk, Until::End, &mut Tally::default()),
+            Passing::Until(until) => {
+                verdict.pass = lane.tracker.advance(chunk, until, tally);
+                let there = verdict.pass < chunk.len() || lane.tracker.is_at(until);
+                // A Close that was half through when we decided to say ours is the last one this way.
+                if there && !lane.tracker.closed() {
+                    verdict.say = self.take_turn(from, now);
+                }
+                self.lane(from).tracker.advance(&chunk[verdict.pass..], Until::End, &mut Tally::default());
+            }
+        }
+        if !closed && self.lanes[from as usize].tracker.closed() {
+            self.closed_by(from, now);
+        }
+        verdict
+    }
+
+    /// A side will send no more.
+    pub fn ended(&mut self, from: Side, how: Source, now: Tick) -> Option<Goodbye> {
+        self.lane(from).source = how;
+        if how == Source::Lost {
+            self.unwritable(from);
+        }
+        let lane = &self.lanes[from as usize];
+        let goodbye_said = lane.tracker.closed() || lane.seen != Seen::Nothing;
+        match (self.stage, from) {
+            (Stage::Lingering, _) => None,
+            _ if !self.frames => {
+                self.opaque_ended(from, how, now);
+                None
+            }
+            _ if !goodbye_said => self.vanished(from, now),
+            // It has seen our Close and is gone: there is no answer to wait for.
+            (Stage::Backend, Side::Backend) => {
+                self.finish_both(now);
+                None
+            }
+            (Stage::Open | Stage::Parting, _) => {
+                self.finish(other(from));
+                self.enter(Stage::Parting, now);
+                None
+            }
+            // The other one's answer is waited for, whatever this one does.
+            (Stage::Boundary | Stage::Client | Stage::Backend, _) => None,
+        }
+    }
+
+    /// Writing to a side failed. What it sent before can still be read.
+    pub fn unwritable(&mut self, to: Side) {
+        let lane = self.lane(other(to));
+        lane.sink = Sink::Broken;
+        lane.passing = Passing::Nothing;
+    }
+
+    /// The proxy wants the tunnel closed. Without effect on one that is closing already.
+    pub fn order(&mut self, reason: Reason, now: Tick) -> Option<Goodbye> {
+        if self.stage != Stage::Open {
+            return None;
+        }
+        self.by.get_or_insert(Initiator::Proxy);
+        self.reason = Some(reason);
+        let [up, down] = &mut self.lanes;
+        if !self.frames {
+            self.finish_both(now);
+        } else if up.tracker.closed() || down.tracker.closed() {
+            self.enter(Stage::Parting, now);
+        } else {
+            up.passing = Passing::Until(Until::Close);
+            down.passing = Passing::Until(Until::Message);
+            self.patience = now.after(MESSAGE_WAIT);
+            self.enter(Stage::Boundary, now);
+            if self.lane(Side::Backend).tracker.between_messages() {
+                return self.take_turn(Side::Backend, now);
+            }
+            if self.lane(Side::Backend).tracker.is_lost() {
+                self.give_up_boundary(now);
+            }
+        }
+        None
+    }
+
+    /// Time passed: whatever is due by `now`.
+    pub fn expired(&mut self, now: Tick) -> Option<Goodbye> {
+        let impatient = self.stage == Stage::Boundary && now >= self.patience;
+        if impatient && self.lane(Side::Backend).passing == Passing::Until(Until::Message) {
+            self.lane(Side::Backend).passing = Passing::Until(Until::Frame);
+            if self.lane(Side::Backend).tracker.between_frames() {
+                return self.take_turn(Side::Backend, now);
+            }
+        }
+        if now < self.limit {
+            return None;
+        }
+        match self.stage {
+            Stage::Open => {}
+            Stage::Boundary => self.give_up_boundary(now),
+            Stage::Client => {
+                self.unclean.get_or_insert(Unclean::CloseTimeout);
+                self.finish(Side::Client);
+                return self.tell_backend(now);
+            }
+            Stage::Backend => {
+                if matches!(self.lane(Side::Client).seen, Seen::Ours(_)) {
+                    self.unclean.get_or_insert(Unclean::CloseTimeout);
+                }
+                self.finish_both(now);
+            }
+            Stage::Parting => self.finish_both(now),
+            Stage::Lingering => self.cut = true,
+        }
+        None
+    }
+
+    /// Bytes that were kept went out to a side: a slow reader is not a dead one, so what was read before the end is delivered to it.
+    pub fn delivered(&mut self, to: Side, now: Tick) {
+        let lane = self.lane(other(to));
+        let last_bytes = lane.passing == Passing::Nothing || lane.source != Source::Open;
+        if last_bytes && !matches!(self.stage, Stage::Open | Stage::Boundary) {
+            self.limit = now.after(WAIT);
+        }
+    }
+
+    /// A side got its FIN.
+    pub fn shut(&mut self, to: Side) {
+        self.lane(other(to)).sink = Sink::Shut;
+    }
+
+    /// When [`Closing::expired`] is to be called.
+    pub fn deadline(&self) -> Tick {
+        match (self.stage, self.lanes[Side::Backend as usize].passing) {
+            (Stage::Boundary, Passing::Until(Until::Message)) => self.patience.min(self.limit),
+            _ => self.limit,
+        }
+    }
+
+    /// Whether nothing is left to be done, or to be waited for.
+    pub fn is_done(&self) -> bool {
+        let gone = |side: Side| {
+            let sink = self.lanes[other(side) as usize].sink;
+            self.lanes[side as usize].source != Source::Open && matches!(sink, Sink::Shut | Sink::Broken)
+        };
+        self.cut || (gone(Side::Client) && gone(Side::Backend))
+    }
+
+    /// Whether the tunnel is neither closed nor closing.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Whether bytes are frames.
+    pub fn has_frames(&self) -> bool {
+        self.frames
+    }
+
+    /// Whether more is to be read from a side.
+    pub fn source(&self, from: Side) -> Source {
+        self.lanes[from as usize].source
+    }
+
+    /// How the way towards a side stands.
+    pub fn sink(&self, to: Side) -> Sink {
+        self.lanes[other(to) as usize].sink
+    }
+
+    /// Whether what a side sends is only read to be dropped.
+    pub fn drops(&self, from: Side) -> bool {
+        self.lanes[from as usize].passing == Passing::Nothing
+    }
+
+    /// How the tunnel ended; how it would have, where it is cut.
+    pub fn end(&self) -> End {
+        let reason = match (self.reason, self.unclean) {
+            (Some(reason), _) => reason.label(),
+            (None, Some(unclean)) => unclean.label(),
+            (None, None) if self.by.is_some() => "close",
+            (None, None) => "aborted",
+        };
+        let seen = |by: Side| match self.lanes[by as usize].seen {
+            Seen::Nothing => None,
+            Seen::Theirs => Some(self.lanes[by as usize].tracker.close_code()),
+            Seen::Ours(code) => Some(Some(code)),
+        };
+        let closes = [seen(Side::Backend), seen(Side::Client)];
+        End { by: self.by.unwrap_or(Initiator::Proxy), reason, unclean: self.unclean, closes }
+    }
+
+    /// The lane of what comes from a side.
+    fn lane(&mut self, from: Side) -> &mut Lane {
+        &mut self.lanes[from as usize]
+    }
+
+    fn enter(&mut self, stage: Stage, now: Tick) {
+        self.stage = stage;
+        self.limit = now.after(WAIT);
+    }
+
+    /// The place that a lane waited for has come: the other side is told, and the lane carries no more.
+    fn take_turn(&mut self, from: Side, now: Tick) -> Option<Goodbye> {
+        match from {
+            Side::Backend => {
+                self.enter(Stage::Client, now);
+                Some(self.say(Side::Client))
+            }
+            // The client's answer: all that it sent before has passed.
+            Side::Client => {
+                self.finish(Side::Client);
+                self.tell_backend(now)
+            }
+        }
+    }
+
+    fn say(&mut self, to: Side) -> Goodbye {
+        let (code, reason) = match (to, self.reason) {
+            (Side::Backend, _) => (GOING_AWAY, ""),
+            (Side::Client, Some(reason)) => (self.reconnect_code, reason.text()),
+            (Side::Client, None) => (self.reconnect_code, "backend is gone"),
+        };
+        let lane = self.lane(other(to));
+        lane.passing = Passing::Nothing;
+        lane.seen = Seen::Ours(code);
+        Goodbye { to, code, reason }
+    }
+
+    /// Says 1001 to the backend where that can be done and makes sense, and waits for its answer.
+    fn tell_backend(&mut self, now: Tick) -> Option<Goodbye> {
+        self.enter(Stage::Backend, now);
+        let backend_sends = self.lane(Side::Backend).source == Source::Open;
+        let up = self.lane(Side::Client);
+        up.passing = Passing::Nothing;
+        if !backend_sends {
+            self.finish_both(now);
+            return None;
+        }
+        if up.sink != Sink::Open || up.seen != Seen::Nothing || !up.tracker.between_frames() {
+            self.finish(Side::Backend);
+            return None;
+        }
+        let goodbye = self.say(Side::Backend);
+        if self.lane(Side::Backend).tracker.closed() {
+            // It had said Close itself, into the void: ours is its answer.
+            self.finish_both(now);
+        }
+        Some(goodbye)
+    }
+
+    /// A Close of a side is complete.
+    fn closed_by(&mut self, from: Side, now: Tick) {
+        let passed = self.lane(from).passing != Passing::Nothing;
+        if passed {
+            self.lane(from).seen = Seen::Theirs;
+            self.by.get_or_insert(initiator(from));
+        }
+        match (self.stage, from) {
+            (Stage::Open, _) if self.lane(other(from)).tracker.closed() => self.enter(Stage::Parting, now),
+            // A side's own Close went through before the boundary we waited for: it is that side's closing then.
+            (Stage::Boundary, _) if passed => {
+                self.lane(Side::Client).passing = Passing::All;
+                self.lane(Side::Backend).passing = Passing::All;
+                self.enter(Stage::Parting, now);
+            }
+            (Stage::Backend, Side::Backend) => self.finish_both(now),
+            // A client whose bytes go nowhere any more has answered.
+            (Stage::Client, Side::Client) => self.finish_both(now),
+            _ => {}
+        }
+    }
+
+    /// A side is gone without a Close: the other is told at a frame boundary, else by FIN alone.
+    fn vanished(&mut self, from: Side, now: Tick) -> Option<Goodbye> {
+        if self.by.is_none() {
+            self.by = Some(initiator(from));
+            self.unclean.get_or_insert(match from {
+                Side::Client => Unclean::ClientGone,
+                Side::Backend => Unclean::BackendGone,
+            });
+        }
+        let to = other(from);
+        let to_said_close = self.lane(to).seen == Seen::Theirs;
+        let to_is_there = self.lane(to).source == Source::Open && self.lane(from).sink == Sink::Open;
+        let can_be_told = to_is_there && !to_said_close && self.lane(from).tracker.between_frames();
+        self.enter(if from == Side::Client { Stage::Backend } else { Stage::Client }, now);
+        if from == Side::Backend && self.lane(Side::Client).passing == Passing::All && !to_said_close {
+            // A backend that only stopped sending may still read; its echo is not the answer that it never gets.
+            self.lane(Side::Client).passing = Passing::Until(Until::Close);
+        }
+        let goodbye = can_be_told.then(|| self.say(to));
+        match (from, goodbye) {
+            // The client has a right to answer before its FIN.
+            (Side::Backend, Some(_)) => {}
+            _ => self.finish(to),
+        }
+        // What the backend still sends passes to a client that only stopped sending, unless we had a Close for it in mind.
+        if from == Side::Client && self.lane(Side::Backend).passing != Passing::All {
+            self.lane(Side::Backend).passing = Passing::Nothing;
+            self.finish(Side::Client);
+        }
+        goodbye
+    }
+
+    /// No place for a Close came: only FIN. The client's bytes still pass until its end.
+    fn give_up_boundary(&mut self, now: Tick) {
+        self.unclean.get_or_insert(Unclean::MidFrame);
+        self.lane(Side::Backend).passing = Passing::Nothing;
+        self.finish(Side::Client);
+        self.enter(Stage::Client, now);
+    }
+
+    fn opaque_ended(&mut self, from: Side, how: Source, now: Tick) {
+        self.by.get_or_insert(initiator(from));
+        self.finish(other(from));
+        if how == Source::Lost {
+            self.unclean.get_or_insert(match from {
+                Side::Client => Unclean::ClientGone,
+                Side::Backend => Unclean::BackendGone,
+            });
+            self.finish_both(now);
+        }
+    }
+
+    /// A side gets its FIN once all that is meant for it is written.
+    fn finish(&mut self, to: Side) {
+        let lane = self.lane(other(to));
+        if lane.sink == Sink::Open {
+            lane.sink = Sink::Ending;
+        }
+    }
+
+    fn finish_both(&mut self, now: Tick) {
+        for side in Side::ALL {
+            self.finish(side);
+            self.lane(side).passing = Passing::Nothing;
+        }
+        self.enter(Stage::Lingering, now);
+    }
+}
+
+/// The other end.
+pub(super) fn other(side: Side) -> Side {
+    match side {
+        Side::Client => Side::Backend,
+        Side::Backend => Side::Client,
+    }
+}
+
+fn initiator(side: Side) -> Initiator {
+    match side {
+        Side::Client => Initiator::Client,
+        Side::Backend => Initiator::Backend,
+    }
+}

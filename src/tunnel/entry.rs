@@ -1,0 +1,208 @@
+//! What the rest of the process sees of one tunnel: its names, what it moved, and the order that was given to it.
+//!
+//! It never knows sockets. The tunnel's task alone writes its totals; `registry` reads them, settles counters and gives orders.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::{
+    clock::Tick,
+    close::{End, Reason},
+    frame::Tally,
+};
+use crate::{
+    balance::Lease,
+    model::{LocationKey, ObjectRef},
+    telemetry::{
+        LocationMetrics,
+        metrics::{ByOpcode, Opcode, Side},
+    },
+};
+
+/// One tunnel in the registry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) location: LocationKey,
+    pub(super) route: ObjectRef,
+    pub(super) label: Arc<str>,
+    pub(super) lease: Lease,
+    pub(super) client: SocketAddr,
+    pub(super) metrics: Arc<LocationMetrics>,
+    pub(super) log: Option<Box<str>>,
+    pub(super) opened: Tick,
+    /// By source.
+    moved: [Meter; 2],
+    active: AtomicU32,
+    state: AtomicU8,
+    /// When it is to be closed; the reason is written before.
+    slot: AtomicU32,
+    reason: AtomicU8,
+    /// Of the tunnel's task; registered once, as a task keeps its waker.
+    pub(super) waker: AtomicWaker,
+}
+
+/// What moved in one direction.
+#[derive(Debug, Default)]
+struct Meter {
+    /// On the wire, headers included. Written by the tunnel's task alone, so a load and a store do.
+    bytes: AtomicU64,
+    frames: AtomicU64,
+    /// What the location's counters have not got yet. They are settled when somebody looks, not for each message: counters that all
+    /// workers add to would be the one cache line that every message of every tunnel waits for.
+    fresh_frames: [AtomicU32; Opcode::ALL.len()],
+    fresh_bytes: [AtomicU64; Opcode::ALL.len()],
+}
+
+/// How a tunnel stands, as `/debug/tunnels` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Open,
+    Closing,
+}
+
+/// What an entry is made from, besides its names.
+pub(super) struct Names {
+    pub(super) location: LocationKey,
+    pub(super) route: ObjectRef,
+    pub(super) label: Arc<str>,
+    pub(super) lease: Lease,
+    pub(super) client: SocketAddr,
+    pub(super) metrics: Arc<LocationMetrics>,
+    pub(super) log: Option<Box<str>>,
+}
+
+impl Entry {
+    pub(super) fn new(id: u64, now: Tick, names: Names) -> Self {
+        let Names { location, route, label, lease, client, metrics, log } = names;
+        Self {
+            id,
+            location,
+            route,
+            label,
+            lease,
+            client,
+            metrics,
+            log,
+            opened: now,
+            moved: Default::default(),
+            active: AtomicU32::new(now.0),
+            state: AtomicU8::new(State::Open as u8),
+            slot: AtomicU32::new(Tick::NEVER.0),
+            reason: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Bytes moved: `wire` of them, and of the frames what the tally says.
+    pub(super) fn meter(&self, from: Side, wire: usize, tally: &Tally, now: Tick) {
+        let meter = &self.moved[from as usize];
+        let mut frames = 0;
+        for (opcode, (&count, &bytes)) in tally.frames.iter().zip(&tally.bytes).enumerate() {
+            if count > 0 {
+                frames += u64::from(count);
+                meter.fresh_frames[opcode].fetch_add(count, Ordering::Relaxed);
+            }
+            if bytes > 0 {
+                meter.fresh_bytes[opcode].fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+        add(&meter.bytes, wire as u64);
+        add(&meter.frames, frames);
+        self.touch(now);
+    }
+
+    /// Something moved.
+    pub(super) fn touch(&self, now: Tick) {
+        self.active.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When something last moved.
+    pub(super) fn active(&self) -> Tick {
+        Tick(self.active.load(Ordering::Relaxed))
+    }
+
+    /// Bytes on the wire that came from a side.
+    pub(super) fn bytes(&self, from: Side) -> u64 {
+        self.moved[from as usize].bytes.load(Ordering::Relaxed)
+    }
+
+    /// Frames that came from a side.
+    pub(super) fn frames(&self, from: Side) -> u64 {
+        self.moved[from as usize].frames.load(Ordering::Relaxed)
+    }
+
+    /// Hands to the location's counters what they have not got yet.
+    pub(super) fn settle(&self) {
+        let metrics = &self.metrics;
+        let [up, down] = &self.moved;
+        up.settle(&metrics.frames_to_backend, &metrics.bytes_to_backend);
+        down.settle(&metrics.frames_to_client, &metrics.bytes_to_client);
+    }
+
+    /// Orders the tunnel to close at `slot`, if that is sooner than what it was ordered before, and wakes it.
+    pub(super) fn order(&self, slot: Tick, reason: Reason) {
+        self.reason.store(reason as u8, Ordering::Release);
+        if self.slot.fetch_min(slot.0, Ordering::AcqRel) > slot.0 {
+            self.waker.wake();
+        }
+    }
+
+    /// When the tunnel is to close, if it is.
+    pub(super) fn slot(&self) -> Tick {
+        Tick(self.slot.load(Ordering::Acquire))
+    }
+
+    /// Why it is to close.
+    pub(super) fn ordered_reason(&self) -> Reason {
+        if self.reason.load(Ordering::Acquire) == Reason::Idle as u8 { Reason::Idle } else { Reason::Shutdown }
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn state(&self) -> State {
+        if self.state.load(Ordering::Relaxed) == State::Open as u8 { State::Open } else { State::Closing }
+    }
+
+    /// Counts how the tunnel ended.
+    pub(super) fn count_end(&self, end: &End, now: Tick) {
+        self.settle();
+        self.metrics.tunnel_age_seconds.observe(now.since(self.opened));
+        for (side, close) in Side::ALL.into_iter().zip(end.closes) {
+            if let Some(code) = close {
+                self.metrics.closes.inc(code, side, end.by);
+            }
+        }
+        if let Some(unclean) = end.unclean {
+            self.metrics.unclean_ends.inc(unclean.label());
+        }
+    }
+}
+
+impl Meter {
+    fn settle(&self, frames: &ByOpcode, bytes: &ByOpcode) {
+        for (index, opcode) in Opcode::ALL.into_iter().enumerate() {
+            let (fresh_frames, fresh_bytes) = (&self.fresh_frames[index], &self.fresh_bytes[index]);
+            if fresh_frames.load(Ordering::Relaxed) > 0 {
+                frames.add(opcode, fresh_frames.swap(0, Ordering::Relaxed).into());
+            }
+            if fresh_bytes.load(Ordering::Relaxed) > 0 {
+                bytes.add(opcode, fresh_bytes.swap(0, Ordering::Relaxed));
+            }
+        }
+    }
+}
+
+fn add(total: &AtomicU64, count: u64) {
+    total.store(total.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+}

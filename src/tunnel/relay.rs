@@ -1,0 +1,681 @@
+//! The task of one tunnel: both directions in one poll, through the thread's scratch.
+//!
+//! It does what `close` says with the sockets of `io`, and holds no buffer but the rest of a short write. It never knows what is a frame.
+//! `tunnel::open` spawns it; it reports to its entry in the `registry`.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    Kind, Opening, Socket,
+    clock::Tick,
+    close::{Closing, Goodbye, Sink, Source, other},
+    entry::{Entry, Names, State},
+    frame::Tally,
+    registry::Registry,
+    scratch,
+};
+use crate::telemetry::metrics::Side;
+
+/// Reads of one direction in one poll: a busy tunnel moves half a MiB, then it is the others' turn.
+const READS: usize = 8;
+
+/// Both ends of a tunnel and what is between them.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// By side.
+    sockets: [Socket; 2],
+    /// By source.
+    lanes: [Lane; 2],
+    closing: Closing,
+    idle: Option<Duration>,
+    /// What the tunnel's one Sleep is set to.
+    armed: Tick,
+    entry: Arc<Entry>,
+    registry: Arc<Registry>,
+}
+
+/// What is on its way in one direction.
+#[derive(Debug, Default)]
+struct Lane {
+    /// What a short write left; nothing more is read to be passed on until it is out.
+    rest: Bytes,
+    /// TLS holds bytes that the socket did not take.
+    unflushed: bool,
+}
+
+/// What became of one direction in one poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carried {
+    Nothing,
+    Something,
+    /// All that it may in one poll; there is more.
+    Turn,
+}
+
+/// The future of a tunnel; done when both its sides are.
+pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
+    // One block that captures `relay` in place: a second binding of it would double the size of the task.
+    async move {
+        let mut sleep = pin!(sleep_until(relay.registry.instant(Tick(0))));
+        // A task keeps its waker for life, so once is enough.
+        poll_fn(|cx| {
+            relay.entry.waker.register(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| relay.poll(cx, sleep.as_mut())).await;
+    }
+}
+
+impl Relay {
+    /// Enters the tunnel into the registry.
+    pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
+        let Opening { kind, location, route, label, lease, client: peer, idle, from_client, from_backend, metrics, log } = opening;
+        let entry = registry.enter(Names { location, route, label, lease, client: peer, metrics, log });
+        let closing = match kind {
+            Kind::WebSocket { reconnect_code } => Closing::websocket(reconnect_code),
+            Kind::Opaque | Kind::Tcp => Closing::opaque(),
+        };
+        let mut relay = Self {
+            sockets: [client, backend],
+            lanes: Default::default(),
+            closing,
+            idle,
+            armed: Tick::NEVER,
+            entry,
+            registry: Arc::clone(registry),
+        };
+        let now = relay.registry.now();
+        relay.read_ahead(Side::Client, from_client, now);
+        relay.read_ahead(Side::Backend, from_backend, now);
+        relay
+    }
+
+    fn read_ahead(&mut self, from: Side, bytes: Bytes, now: Tick) {
+        let mut tally = Tally::default();
+        let verdict = self.closing.received(from, &bytes, now, &mut tally);
+        self.entry.meter(from, verdict.pass, &tally, now);
+        self.lanes[from as usize].rest = bytes;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let now = self.registry.now();
+        if now >= self.deadline_to_check() {
+            self.expire(now);
+        }
+        loop {
+            let carried = [self.carry(Side::Client, cx, now), self.carry(Side::Backend, cx, now)];
+            if self.closing.is_done() {
+                return Poll::Ready(());
+            }
+            if carried.contains(&Carried::Turn) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // What one direction brings ends the other one only in a tunnel that is closing.
+            if self.closing.is_open() || carried == [Carried::Nothing; 2] {
+                break;
+            }
+            self.entry.set_state(State::Closing);
+        }
+        self.arm(cx, sleep, now);
+        Poll::Pending
+    }
+
+    /// When there may be something due: cheap, and never too late.
+    fn deadline_to_check(&self) -> Tick {
+        if self.closing.is_open() { self.armed.min(self.entry.slot()) } else { self.closing.deadline() }
+    }
+
+    fn deadline(&self) -> Tick {
+        if !self.closing.is_open() {
+            return self.closing.deadline();
+        }
+        let idle = self.idle.map_or(Tick::NEVER, |idle| self.entry.active().after(idle));
+        idle.min(self.entry.slot())
+    }
+
+    fn expire(&mut self, now: Tick) {
+        if self.deadline() > now {
+            return;
+        }
+        let goodbye = if !self.closing.is_open() {
+            self.closing.expired(now)
+        } else if self.entry.slot() <= now {
+            self.closing.order(self.entry.ordered_reason(), now)
+        } else {
+            self.closing.order(super::close::Reason::Idle, now)
+        };
+        self.entry.set_state(State::Closing);
+        self.say(goodbye);
+    }
+
+    /// Sets the Sleep to the earliest deadline. It is moved only to fire sooner, or when it has fired: not for each message.
+    fn arm(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>, now: Tick) {
+        let deadline = self.deadline();
+        if deadline == Tick::NEVER || (deadline >= self.armed && now < self.armed) {
+            return;
+        }
+        self.armed = deadline;
+        sleep.as_mut().reset(self.registry.instant(deadline));
+        if sleep.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Moves what there is from a side to the other.
+    fn carry(&mut self, from: Side, cx: &mut Context<'_>, now: Tick) -> Carried {
+        let mut carried = Carried::Nothing;
+        for _ in 0..READS {
+            let written = self.write_rest(from, cx, now);
+            if self.closing.source(from) != Source::Open || (written.is_pending() && !self.closing.drops(from)) {
+                return carried;
+            }
+            if self.read(from, cx, now).is_pending() {
+                return carried;
+            }
+            carried = Carried::Something;
+        }
+        Carried::Turn
+    }
+
+    /// Writes what is left from before, then the FIN if it is due. Pending as long as nothing more can be written.
+    fn write_rest(&mut self, from: Side, cx: &mut Context<'_>, now: Tick) -> Poll<()> {
+        let to = other(from);
+        match self.closing.sink(to) {
+            Sink::Open | Sink::Ending => {}
+            Sink::Shut | Sink::Broken => return Poll::Ready(()),
+        }
+        let result = ready!(self.poll_write_rest(from, cx, now));
+        if result.is_err() {
+            self.closing.unwritable(to);
+            self.lanes[from as usize] = Lane::default();
+        } else if self.closing.sink(to) == Sink::Ending {
+            match ready!(Pin::new(&mut self.sockets[to as usize]).poll_shutdown(cx)) {
+                Ok(()) => self.closing.shut(to),
+                Err(_) => self.closing.unwritable(to),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_write_rest(&mut self, from: Side, cx: &mut Context<'_>, now: Tick) -> Poll<io::Result<()>> {
+        let to = other(from);
+        let (socket, lane) = (&mut self.sockets[to as usize], &mut self.lanes[from as usize]);
+        while !lane.rest.is_empty() {
+            let written = ready!(Pin::new(&mut *socket).poll_write(cx, &lane.rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let _ = lane.rest.split_to(written);
+            self.entry.touch(now);
+            self.closing.delivered(to, now);
+        }
+        // The allocation goes with its last byte.
+        lane.rest = Bytes::new();
+        if lane.unflushed {
+            ready!(Pin::new(socket).poll_flush(cx))?;
+            lane.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One read, and the write of what it brought.
+    fn read(&mut self, from: Side, cx: &mut Context<'_>, now: Tick) -> Poll<()> {
+        scratch::with(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let read = ready!(Pin::new(&mut self.sockets[from as usize]).poll_read(cx, &mut buffer));
+            match read {
+                Ok(()) if !buffer.filled().is_empty() => self.pass(from, buffer.filled(), cx, now),
+                // TLS without close_notify is how most clients go; it is a FIN all the same.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => self.end(from, Source::Lost, now),
+                Ok(()) | Err(_) => self.end(from, Source::Finished, now),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    fn end(&mut self, from: Side, how: Source, now: Tick) {
+        let goodbye = self.closing.ended(from, how, now);
+        self.say(goodbye);
+    }
+
+    fn pass(&mut self, from: Side, chunk: &[u8], cx: &mut Context<'_>, now: Tick) {
+        let mut tally = Tally::default();
+        let verdict = self.closing.received(from, chunk, now, &mut tally);
+        self.entry.meter(from, verdict.pass, &tally, now);
+        self.write(from, &chunk[..verdict.pass], cx);
+        self.say(verdict.say);
+    }
+
+    /// Writes at once what the socket takes, and keeps the rest.
+    fn write(&mut self, from: Side, bytes: &[u8], cx: &mut Context<'_>) {
+        let to = other(from);
+        let (socket, lane) = (&mut self.sockets[to as usize], &mut self.lanes[from as usize]);
+        lane.unflushed = socket.is_tls();
+        let mut left = bytes;
+        while !left.is_empty() {
+            match Pin::new(&mut *socket).poll_write(cx, left) {
+                Poll::Ready(Ok(written)) if written > 0 => left = &left[written..],
+                Poll::Ready(_) => return self.closing.unwritable(to),
+                Poll::Pending => {
+                    lane.rest = Bytes::copy_from_slice(left);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Puts a Close behind what is on its way already.
+    fn say(&mut self, goodbye: Option<Goodbye>) {
+        let Some(goodbye) = goodbye else { return };
+        let lane = &mut self.lanes[other(goodbye.to) as usize];
+        let frame = goodbye.frame(fastrand::u32(..).to_ne_bytes());
+        lane.rest = [&lane.rest[..], &frame].concat().into();
+        lane.unflushed = true;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let end = (!std::thread::panicking()).then(|| self.closing.end());
+        self.registry.leave(&self.entry, end.as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{
+        balance::Lease,
+        model::{EndpointKey, LocationKey, ObjectRef, PoolKey},
+        telemetry::{
+            AccessLog, LocationMetrics,
+            metrics::{Initiator, Opcode},
+        },
+        tunnel::{
+            close::Reason,
+            drain::{Filter, Order},
+            open,
+        },
+    };
+
+    const WEBSOCKET: Kind = Kind::WebSocket { reconnect_code: 1012 };
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// The far ends of a tunnel.
+    struct Bench {
+        registry: Arc<Registry>,
+        metrics: Arc<LocationMetrics>,
+        client: DuplexStream,
+        backend: DuplexStream,
+    }
+
+    fn opening(kind: Kind, metrics: &Arc<LocationMetrics>) -> Opening {
+        let address = "10.0.0.1:80".parse().unwrap();
+        Opening {
+            kind,
+            location: LocationKey { namespace: "default".into(), identity: "/ws".into() },
+            route: ObjectRef::new("default", "chat"),
+            label: "/ws".into(),
+            lease: Lease::detached(EndpointKey { pool: PoolKey::Address("10.0.0.1:80".into()), address }),
+            client: "192.0.2.1:5000".parse().unwrap(),
+            idle: Some(IDLE),
+            from_client: Bytes::new(),
+            from_backend: Bytes::new(),
+            metrics: Arc::clone(metrics),
+            log: None,
+        }
+    }
+
+    impl Bench {
+        fn new(kind: Kind) -> Self {
+            Self::with(kind, 1 << 20, |_| {})
+        }
+
+        fn with(kind: Kind, buffer: usize, change: impl FnOnce(&mut Opening)) -> Self {
+            let registry = Registry::new(AccessLog::off());
+            let metrics = Arc::<LocationMetrics>::default();
+            let (client, client_side) = duplex(buffer);
+            let (backend, backend_side) = duplex(buffer);
+            let mut opening = opening(kind, &metrics);
+            change(&mut opening);
+            open(&registry, opening, Socket::Memory(client_side), Socket::Memory(backend_side));
+            Self { registry, metrics, client, backend }
+        }
+
+        async fn done(&self) {
+            self.registry.emptied().await;
+        }
+    }
+
+    fn text(payload: &str) -> Vec<u8> {
+        [&[0x81, payload.len() as u8], payload.as_bytes()].concat()
+    }
+
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    fn close(code: u16) -> Vec<u8> {
+        [&[0x88, 2][..], &code.to_be_bytes()].concat()
+    }
+
+    fn masked_close(code: u16) -> Vec<u8> {
+        masked(0x88, &code.to_be_bytes())
+    }
+
+    async fn expect(stream: &mut DuplexStream, bytes: &[u8]) {
+        let mut read = vec![0; bytes.len()];
+        stream.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// Reads a Close and what follows it to the FIN, which must be nothing.
+    async fn expect_close(stream: &mut DuplexStream) -> (u16, String) {
+        let mut bytes = [0; 2];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes[0], 0x88);
+        let mut key = [0; 4];
+        if bytes[1] & 0x80 != 0 {
+            stream.read_exact(&mut key).await.unwrap();
+        }
+        let mut payload = vec![0; usize::from(bytes[1] & 0x7f)];
+        stream.read_exact(&mut payload).await.unwrap();
+        payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= key[i % 4]);
+        (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap())
+    }
+
+    async fn expect_fin(stream: &mut DuplexStream) {
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_ahead_comes_first_once_and_in_order() {
+        let ahead = |opening: &mut Opening| {
+            opening.from_client = masked(0x81, b"early").into();
+            opening.from_backend = text("welcome").into();
+        };
+        let mut bench = Bench::with(WEBSOCKET, 1 << 20, ahead);
+        bench.client.write_all(&masked(0x81, b"later")).await.unwrap();
+        expect(&mut bench.backend, &[masked(0x81, b"early"), masked(0x81, b"later")].concat()).await;
+        expect(&mut bench.client, &text("welcome")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_close_frames_of_the_two_ends_pass_unchanged() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.client.write_all(&masked_close(4001)).await.unwrap();
+        expect(&mut bench.backend, &masked_close(4001)).await;
+        bench.backend.write_all(&close(4001)).await.unwrap();
+        bench.backend.shutdown().await.unwrap();
+        expect(&mut bench.client, &close(4001)).await;
+        expect_fin(&mut bench.client).await;
+        bench.client.shutdown().await.unwrap();
+        expect_fin(&mut bench.backend).await;
+        bench.done().await;
+        assert_eq!(bench.metrics.closes.get(Some(4001), Side::Backend, Initiator::Client), 1);
+        assert_eq!(bench.metrics.closes.get(Some(4001), Side::Client, Initiator::Client), 1);
+        assert_eq!(bench.metrics.unclean_ends.iter().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_that_said_close_and_forget_to_go_are_let_go() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.client.write_all(&masked_close(1000)).await.unwrap();
+        bench.backend.write_all(&close(1000)).await.unwrap();
+        bench.done().await;
+        expect(&mut bench.client, &close(1000)).await;
+        expect_fin(&mut bench.client).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vanished_client_is_told_to_the_backend_at_a_frame_boundary() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.client.write_all(&masked(0x81, b"last words")).await.unwrap();
+        drop(bench.client);
+        expect(&mut bench.backend, &masked(0x81, b"last words")).await;
+        assert_eq!(expect_close(&mut bench.backend).await, (1001, String::new()));
+        expect_fin(&mut bench.backend).await;
+        drop(bench.backend);
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.unclean_ends.get("client_gone"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_frame_the_backend_gets_nothing_but_fin() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let half = &masked(0x81, b"last words")[..9];
+        bench.client.write_all(half).await.unwrap();
+        drop(bench.client);
+        expect(&mut bench.backend, half).await;
+        expect_fin(&mut bench.backend).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vanished_backend_sends_its_clients_elsewhere() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.backend.write_all(&text("last words")).await.unwrap();
+        drop(bench.backend);
+        expect(&mut bench.client, &text("last words")).await;
+        assert_eq!(expect_close(&mut bench.client).await, (1012, "backend is gone".into()));
+        bench.client.write_all(&masked_close(1012)).await.unwrap();
+        expect_fin(&mut bench.client).await;
+        drop(bench.client);
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.unclean_ends.get("backend_gone"), 1);
+        assert_eq!(bench.metrics.closes.get(Some(1012), Side::Client, Initiator::Backend), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_vanishes_within_a_frame_ends_in_fin() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let half = &text("last words")[..5];
+        bench.backend.write_all(half).await.unwrap();
+        drop(bench.backend);
+        expect(&mut bench.client, half).await;
+        expect_fin(&mut bench.client).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_says_goodbye_to_the_client_and_then_to_the_backend() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.client.write_all(&masked(0x81, b"one")).await.unwrap();
+        expect(&mut bench.backend, &masked(0x81, b"one")).await;
+        assert_eq!(bench.registry.drain(&Order::all_at_once(Reason::Shutdown)), 1);
+        assert_eq!(expect_close(&mut bench.client).await, (1012, "server is restarting".into()));
+        // What the client says before its answer still arrives; its answer does not.
+        bench.client.write_all(&[masked(0x81, b"two"), masked_close(1012)].concat()).await.unwrap();
+        expect(&mut bench.backend, &masked(0x81, b"two")).await;
+        assert_eq!(expect_close(&mut bench.backend).await, (1001, String::new()));
+        bench.backend.write_all(&[text("too late"), close(1001)].concat()).await.unwrap();
+        expect_fin(&mut bench.backend).await;
+        expect_fin(&mut bench.client).await;
+        drop((bench.client, bench.backend));
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.closes.get(Some(1012), Side::Client, Initiator::Proxy), 1);
+        assert_eq!(bench.metrics.closes.get(Some(1001), Side::Backend, Initiator::Proxy), 1);
+        assert_eq!(bench.metrics.unclean_ends.iter().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_opened_during_a_shutdown_is_closed_too() {
+        let registry = Registry::new(AccessLog::off());
+        registry.drain(&Order::all_at_once(Reason::Shutdown));
+        let (mut client, client_side) = duplex(1024);
+        let (_backend, backend_side) = duplex(1024);
+        open(&registry, opening(WEBSOCKET, &Arc::default()), Socket::Memory(client_side), Socket::Memory(backend_side));
+        assert_eq!(expect_close(&mut client).await.0, 1012);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_for_others_leaves_a_tunnel_alone() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let mut order = Order::all_at_once(Reason::Shutdown);
+        order.filter = Filter::Location(LocationKey { namespace: "default".into(), identity: "/other".into() });
+        assert_eq!(bench.registry.drain(&order), 0);
+        bench.client.write_all(&masked(0x81, b"on")).await.unwrap();
+        expect(&mut bench.backend, &masked(0x81, b"on")).await;
+        assert_eq!(bench.registry.list()[0].state, "open");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_who_does_not_answer_is_waited_for_forever() {
+        let bench = Bench::new(WEBSOCKET);
+        let begun = tokio::time::Instant::now();
+        bench.registry.drain(&Order::all_at_once(Reason::Shutdown));
+        bench.done().await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(bench.metrics.unclean_ends.get("close_timeout"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_waits_for_the_end_of_a_message_but_not_long() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let fragment = [&[0x01, 3][..], b"one"].concat();
+        bench.backend.write_all(&fragment).await.unwrap();
+        expect(&mut bench.client, &fragment).await;
+        bench.registry.drain(&Order::all_at_once(Reason::Shutdown));
+        let last = [&[0x80, 3][..], b"two"].concat();
+        bench.backend.write_all(&[&last[..], &text("more")].concat()).await.unwrap();
+        expect(&mut bench.client, &last).await;
+        assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.backend.write_all(&fragment).await.unwrap();
+        expect(&mut bench.client, &fragment).await;
+        bench.registry.drain(&Order::all_at_once(Reason::Shutdown));
+        assert_eq!(expect_close(&mut bench.client).await.0, 1012, "between two fragments, as the last one does not come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_does_not_end_gets_fin_and_is_counted() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.backend.write_all(&[0x82, 100, 1, 2]).await.unwrap();
+        expect(&mut bench.client, &[0x82, 100, 1, 2]).await;
+        bench.registry.drain(&Order::all_at_once(Reason::Shutdown));
+        expect_fin(&mut bench.client).await;
+        drop(bench.client);
+        assert_eq!(expect_close(&mut bench.backend).await.0, 1001);
+        drop(bench.backend);
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.unclean_ends.get("mid_frame"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_tunnel_is_closed_and_a_busy_one_is_not() {
+        let mut bench = Bench::new(WEBSOCKET);
+        for _ in 0..4 {
+            tokio::time::sleep(IDLE * 3 / 4).await;
+            bench.backend.write_all(&text("tick")).await.unwrap();
+            expect(&mut bench.client, &text("tick")).await;
+        }
+        let quiet = tokio::time::Instant::now();
+        assert_eq!(expect_close(&mut bench.client).await, (1012, "idle".into()));
+        assert!(quiet.elapsed() >= IDLE && quiet.elapsed() < IDLE + Duration::from_secs(1), "{:?}", quiet.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_all_of_what_a_vanished_backend_sent() {
+        let mut bench = Bench::with(WEBSOCKET, 64, |_| {});
+        let message = [&[0x82, 126][..], &10_000_u16.to_be_bytes(), &[7; 10_000]].concat();
+        let mut backend = bench.backend;
+        let sent = message.clone();
+        let sender = tokio::task::spawn(async move { backend.write_all(&sent).await.unwrap() });
+        let mut received = Vec::new();
+        while received.len() < message.len() {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let mut buffer = vec![0; 64.min(message.len() - received.len())];
+            let read = bench.client.read(&mut buffer).await.unwrap();
+            received.extend_from_slice(&buffer[..read]);
+        }
+        sender.await.unwrap();
+        assert_eq!(received, message);
+        assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn layer_4_stays_open_one_way_until_it_is_idle() {
+        let mut bench = Bench::new(Kind::Tcp);
+        bench.client.write_all(b"request").await.unwrap();
+        bench.client.shutdown().await.unwrap();
+        expect(&mut bench.backend, b"request").await;
+        expect_fin(&mut bench.backend).await;
+        for _ in 0..3 {
+            tokio::time::sleep(IDLE / 2).await;
+            bench.backend.write_all(b"answer").await.unwrap();
+            expect(&mut bench.client, b"answer").await;
+        }
+        expect_fin(&mut bench.client).await;
+        bench.done().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn layer_4_ends_with_its_second_fin() {
+        let mut bench = Bench::new(Kind::Tcp);
+        bench.client.shutdown().await.unwrap();
+        bench.backend.write_all(b"answer").await.unwrap();
+        bench.backend.shutdown().await.unwrap();
+        expect(&mut bench.client, b"answer").await;
+        expect_fin(&mut bench.client).await;
+        bench.done().await;
+        assert_eq!(bench.metrics.bytes_to_client.get(Opcode::Opaque), 6);
+        assert_eq!(bench.metrics.unclean_ends.iter().count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moved_is_counted_by_opcode_and_seen_in_the_list() {
+        let mut bench = Bench::new(WEBSOCKET);
+        bench.client.write_all(&[masked(0x81, b"12345"), masked(0x89, b"")].concat()).await.unwrap();
+        expect(&mut bench.backend, &[masked(0x81, b"12345"), masked(0x89, b"")].concat()).await;
+        bench.backend.write_all(&text("123")).await.unwrap();
+        expect(&mut bench.client, &text("123")).await;
+        let rows = bench.registry.list();
+        assert_eq!((rows.len(), rows[0].bytes_received, rows[0].bytes_sent), (1, 17, 5));
+        assert_eq!((rows[0].frames_received, rows[0].frames_sent), (2, 1));
+        let open = bench.registry.observe();
+        assert_eq!((open.len(), open[0].count, &*open[0].location.location), (1, 1, "/ws"));
+        for _ in 0..2 {
+            assert_eq!(bench.metrics.frames_to_backend.get(Opcode::Text), 1);
+            assert_eq!(bench.metrics.bytes_to_backend.get(Opcode::Text), 5);
+            assert_eq!(bench.metrics.frames_to_backend.get(Opcode::Ping), 1);
+            assert_eq!(bench.metrics.bytes_to_client.get(Opcode::Text), 3);
+            bench.registry.observe();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_tracker_lets_bytes_pass_and_says_nothing() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let nonsense = [&[0x82, 127][..], &[0xff; 8], b"whatever"].concat();
+        bench.backend.write_all(&nonsense).await.unwrap();
+        expect(&mut bench.client, &nonsense).await;
+        bench.registry.drain(&Order::all_at_once(Reason::Shutdown));
+        expect_fin(&mut bench.client).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lease_ends_with_the_tunnel() {
+        let bench = Bench::new(Kind::Tcp);
+        let endpoint = bench.registry.endpoint_of_first();
+        assert_eq!(endpoint.open(), 1);
+        drop((bench.client, bench.backend));
+        bench.registry.emptied().await;
+        assert_eq!(endpoint.open(), 0);
+    }
+}
