@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use crate::tunnel::Permit;
+
 /// Who is at the other end of a connection, and how it came in.
 #[derive(Clone, Debug)]
 pub struct ClientInfo {
@@ -23,4 +25,6 @@ pub struct ClientInfo {
     pub secure: bool,
     /// The name in the ClientHello, in lower case.
     pub sni: Option<Arc<str>>,
+    /// Counts the connection as open: keep it until the connection has ended, and hand it on to its tunnel.
+    pub permit: Permit,
 }

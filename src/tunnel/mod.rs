@@ -14,7 +14,7 @@ mod registry;
 mod relay;
 mod scratch;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -41,6 +41,9 @@ pub enum Kind {
     Tcp,
 }
 
+/// Counts a client's connection as open until it is dropped: a tunnel keeps it to its end.
+pub type Permit = Arc<dyn Any + Send + Sync>;
+
 /// What a tunnel is opened with.
 #[derive(Debug)]
 pub struct Opening {
@@ -62,6 +65,8 @@ pub struct Opening {
     pub from_client: Bytes,
     /// Read from the backend already, not yet sent to the client.
     pub from_backend: Bytes,
+    /// Counts the client's connection as open.
+    pub permit: Permit,
     /// The counters of its location.
     pub metrics: Arc<LocationMetrics>,
     /// What the access log says of its handshake ([`crate::telemetry::AccessLog::handshake`]); `None` where it is off.
