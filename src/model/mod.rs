@@ -4,6 +4,7 @@
 
 pub mod cert;
 pub mod id;
+pub mod pattern;
 pub mod route;
 pub mod table;
 pub mod upstream;

@@ -33,6 +33,16 @@ pub struct Location {
     pub response_headers: HeaderEdits,
 }
 
+impl Location {
+    /// How requests are handed to a backend, where they are.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        match &self.action {
+            Action::Proxy(proxy) => Some(proxy),
+            _ => None,
+        }
+    }
+}
+
 /// Which normalised paths a location takes (see `router::path`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum PathPattern {
@@ -42,6 +52,17 @@ pub enum PathPattern {
     RegularExpression(Arc<str>),
     /// Whole elements: `/ws` takes `/ws`, `/ws/` and `/ws/a`, not `/wsx`. Held without trailing slash, `/` as the empty string.
     Prefix(Arc<str>),
+}
+
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PathPattern::Exact(path) => write!(f, "={path}"),
+            PathPattern::RegularExpression(regex) => write!(f, "~{regex}"),
+            PathPattern::Prefix(path) if path.is_empty() => f.write_str("/"),
+            PathPattern::Prefix(path) => f.write_str(path),
+        }
+    }
 }
 
 /// Conditions beside the path; all must hold, an empty list holds.

@@ -67,6 +67,43 @@ impl NormalPath<'_> {
     }
 }
 
+/// A path of a configuration as requests are compared with it: what must be escaped is escaped, then it is normalised. One that has no
+/// normalised form is kept as it is, and matches nothing.
+pub(super) fn configured(raw: &str) -> Box<str> {
+    let escaped = escape_forbidden(raw);
+    normalise(&escaped).map_or_else(|_| raw.into(), |path| path.matching().into())
+}
+
+/// Escapes every byte that may not stand in a path. `%` is left alone: it begins an escape.
+pub(super) fn escape_forbidden(raw: &str) -> Cow<'_, str> {
+    escape_unless(raw, |byte| pchar(byte) || matches!(byte, b'/' | b'%'))
+}
+
+/// The same for a query (RFC 3986 3.4).
+pub(super) fn escape_query(raw: &str) -> Cow<'_, str> {
+    escape_unless(raw, |byte| pchar(byte) || matches!(byte, b'/' | b'?' | b'%'))
+}
+
+fn escape_unless(raw: &str, allowed: impl Fn(u8) -> bool) -> Cow<'_, str> {
+    if raw.bytes().all(&allowed) {
+        return Cow::Borrowed(raw);
+    }
+    let mut escaped = String::with_capacity(raw.len() + 16);
+    for byte in raw.bytes() {
+        if allowed(byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// What follows the first `count` elements: empty, or with a slash at its start.
+pub(super) fn after_elements(path: &str, count: usize) -> &str {
+    memchr::memchr_iter(b'/', path.as_bytes()).nth(count).map_or("", |slash| &path[slash..])
+}
+
 /// Brings the path of a request target (no query, no fragment) into its normalised form.
 pub fn normalise(raw: &str) -> Result<NormalPath<'_>, PathError> {
     if !raw.starts_with('/') {
@@ -106,8 +143,7 @@ fn scan(raw: &[u8]) -> Result<Shape, PathError> {
                 at += 2;
             }
             b'/' => {
-                // `//`, `/.`: the latter may be `/.well-known`, which the second pass leaves as it is.
-                if matches!(raw.get(at + 1), Some(b'/' | b'.')) && raw.get(at..at + 6) != Some(b"/.well") {
+                if raw.get(at + 1) == Some(&b'/') || is_dot_segment(&raw[at + 1..]) {
                     shape = Shape::NeedsWork;
                 }
             }
@@ -119,9 +155,15 @@ fn scan(raw: &[u8]) -> Result<Shape, PathError> {
     Ok(shape)
 }
 
-fn escape(high: u8, low: u8) -> Option<u8> {
+pub(super) fn escape(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Whether the bytes after a slash begin with `.` or `..` as a whole segment.
+fn is_dot_segment(after: &[u8]) -> bool {
+    let rest = after.strip_prefix(b"..").or_else(|| after.strip_prefix(b"."));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 fn unreserved(byte: u8) -> bool {
@@ -216,4 +258,140 @@ fn separator(segment: &str) -> Option<(usize, usize)> {
         b'%' if matches!(bytes.get(at + 1..at + 3), Some(b"2F" | b"5C" | b"3B")) => Some((at, 3)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn forwarded(raw: &str) -> String {
+        normalise(raw).unwrap_or_else(|error| panic!("{raw}: {error}")).as_str().to_owned()
+    }
+
+    #[test]
+    fn one_spelling_remains_of_many() {
+        for (raw, normal) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("/a//b///c", "/a/b/c"),
+            ("/a/", "/a/"),
+            ("/a/.", "/a/"),
+            ("/a/./b", "/a/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../../c", "/c"),
+            ("/a//../b", "/b"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/%61%7a%2D%7e", "/az-~"),
+            ("/a%2fb%c3%a9", "/a%2Fb%C3%A9"),
+            ("/a%252e", "/a%252e"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/...", "/..."),
+            ("/a..b/.c", "/a..b/.c"),
+            ("/a;x=1/../b;y", "/b;y"),
+            ("/!$&'()*+,=:@", "/!$&'()*+,=:@"),
+        ] {
+            assert_eq!(forwarded(raw), normal, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_readers_could_see_differently_is_refused() {
+        for (raw, error) in [
+            ("", PathError::NotAbsolute),
+            ("a/b", PathError::NotAbsolute),
+            ("*", PathError::NotAbsolute),
+            ("/%", PathError::MalformedEscape),
+            ("/%4", PathError::MalformedEscape),
+            ("/%4g", PathError::MalformedEscape),
+            ("/%+1", PathError::MalformedEscape),
+            ("/%00", PathError::Nul),
+            ("/a b", PathError::ForbiddenByte(b' ')),
+            ("/a\\..\\b", PathError::ForbiddenByte(b'\\')),
+            ("/é", PathError::ForbiddenByte(0xc3)),
+            ("/a#b", PathError::ForbiddenByte(b'#')),
+            ("/..", PathError::AboveRoot),
+            ("/a/../../b", PathError::AboveRoot),
+            ("/%2e%2e/", PathError::AboveRoot),
+            ("/a/..;/b", PathError::HiddenDotSegment),
+            ("/a/.;x/b", PathError::HiddenDotSegment),
+            ("/a/..%2fb", PathError::HiddenDotSegment),
+            ("/a/x%2F..%2Fb", PathError::HiddenDotSegment),
+            ("/a/..%5cb", PathError::HiddenDotSegment),
+            ("/a/%2e%2e%3bx", PathError::HiddenDotSegment),
+            ("/a/b;..", PathError::HiddenDotSegment),
+            ("/;x/admin", PathError::BareParameters),
+        ] {
+            assert_eq!(normalise(raw).unwrap_err(), error, "{raw}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_forwarded_but_not_matched() {
+        let path = normalise("/admin;jsessionid=1/users;x;y/").unwrap();
+        assert_eq!((path.as_str(), path.matching()), ("/admin;jsessionid=1/users;x;y/", "/admin/users/"));
+        let path = normalise("/;jsessionid=1").unwrap();
+        assert_eq!((path.as_str(), path.matching()), ("/;jsessionid=1", "/"));
+    }
+
+    #[test]
+    fn a_normal_path_is_borrowed() {
+        for raw in ["/", "/a/b.c/", "/a%2Fb", "/.well-known/acme-challenge/x", "/a;x"] {
+            assert!(matches!(normalise(raw).unwrap().forwarded, Cow::Borrowed(_)), "{raw}");
+        }
+    }
+
+    #[test]
+    fn paths_of_a_configuration_are_compared_in_the_same_form() {
+        assert_eq!(*configured("/café au lait"), *"/caf%C3%A9%20au%20lait");
+        assert_eq!(*configured("/%7euser"), *"/~user");
+        assert_eq!(*configured(""), *"");
+    }
+
+    #[test]
+    fn elements_are_skipped_whole() {
+        assert_eq!(after_elements("/a;x/b/c", 1), "/b/c");
+        assert_eq!(after_elements("/a/b", 2), "");
+        assert_eq!(after_elements("/a/b/", 2), "/");
+        assert_eq!(after_elements("/a", 0), "/a");
+    }
+
+    /// Pieces that make every rule likely to apply.
+    fn spelling() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "/", "/", "/", ".", "..", "%2e", "%2E", "%2f", "%5C", ";", ";x", "a", "B", "%61", "%c3%A9", "%00", "%", "\\", "%3b", "~", "%25",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing(raw in spelling()) {
+            if let Ok(once) = normalise(&raw) {
+                let again = normalise(once.as_str()).unwrap();
+                prop_assert!(matches!(again.forwarded, Cow::Borrowed(_)));
+                prop_assert_eq!(&again, &once);
+                let bare = normalise(once.matching()).unwrap();
+                prop_assert_eq!(bare.as_str(), once.matching());
+            }
+        }
+
+        #[test]
+        fn no_reader_sees_a_dot_segment_in_what_is_forwarded(raw in spelling()) {
+            if let Ok(path) = normalise(&raw) {
+                let decoded = percent_encoding::percent_decode_str(path.as_str()).decode_utf8_lossy().into_owned();
+                for piece in decoded.split(['/', '\\', ';']) {
+                    prop_assert!(piece != "." && piece != "..", "{} from {}", decoded, raw);
+                }
+                prop_assert!(!path.as_str().contains("//") && !path.matching().contains(';'));
+            }
+        }
+
+        #[test]
+        fn any_text_is_survived(raw in ".{0,64}") {
+            let _ = normalise(&raw);
+            let _ = normalise(&format!("/{raw}"));
+        }
+    }
 }
