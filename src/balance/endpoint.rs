@@ -1,34 +1,58 @@
-//! One endpoint with its counters, and the lease that counts as open.
+//! One endpoint with its counters, and the lease that counts as open on it.
 //!
-//! It never knows why it is picked. `Balancer` makes it; whoever holds a lease keeps it alive.
+//! It never knows why it is picked. `Balancer` makes it; pools and leases keep it alive, over any number of configurations.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use parking_lot::Mutex;
+
 use crate::model::EndpointKey;
 
-/// An endpoint, known over all configurations for as long as a pool or a lease holds it.
+/// An endpoint: one value for as long as a pool, a lease or anybody else holds it.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Which one it is.
     pub key: EndpointKey,
     /// Name of the Pod behind it.
     pub pod: Option<Arc<str>>,
-    /// Its number, unique among the endpoints alive: small, so that an index by it stays small.
+    /// Its number, unique among the endpoints alive, and small. It is given away again when the last `Arc` is gone: whoever keeps
+    /// something by number keeps the `Arc` beside it.
     pub number: u32,
     open: AtomicU32,
     failures: AtomicU64,
+    numbers: Arc<Numbers>,
+}
+
+/// Counts as open on its endpoint until it is dropped.
+#[derive(Debug)]
+pub struct Lease(Arc<Endpoint>);
+
+/// Where endpoints get their numbers from.
+#[derive(Debug, Default)]
+pub(super) struct Numbers(Mutex<Free>);
+
+#[derive(Debug, Default)]
+struct Free {
+    returned: Vec<u32>,
+    /// The lowest that was never given away.
+    next: u32,
 }
 
 impl Endpoint {
+    pub(super) fn new(key: EndpointKey, pod: Option<Arc<str>>, numbers: &Arc<Numbers>) -> Arc<Self> {
+        let number = numbers.take();
+        Arc::new(Self { key, pod, number, open: AtomicU32::new(0), failures: AtomicU64::new(0), numbers: numbers.clone() })
+    }
+
     /// How many leases are open.
     pub fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Counts a failure that is the endpoint's: refused, timed out, broken handshake.
+    /// Counts a failure that is the endpoint's: refused, timed out, broken handshake. Never one of ours.
     pub fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
@@ -39,31 +63,49 @@ impl Endpoint {
     }
 }
 
-/// Counts as open on its endpoint until it is dropped.
-#[derive(Debug)]
-pub struct Lease {
-    endpoint: Arc<Endpoint>,
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.numbers.0.lock().returned.push(self.number);
+    }
+}
+
+impl Numbers {
+    fn take(&self) -> u32 {
+        let mut free = self.0.lock();
+        if let Some(number) = free.returned.pop() {
+            return number;
+        }
+        free.next += 1;
+        free.next - 1
+    }
 }
 
 impl Lease {
+    /// Opens one more on an endpoint.
+    pub(super) fn open(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.open.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint.clone())
+    }
+
+    /// Opens one more if exactly `open` are: whoever compared by that number, and was overtaken, compares again.
+    pub(super) fn open_if(endpoint: &Arc<Endpoint>, open: u32) -> Option<Self> {
+        endpoint.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(Self(endpoint.clone()))
+    }
+
+    /// A lease on an endpoint of its own, outside any pool: for what holds leases and is tested alone.
+    pub fn detached(key: EndpointKey) -> Self {
+        Self::open(&Endpoint::new(key, None, &Arc::default()))
+    }
+
     /// The endpoint it is for.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// A lease on an endpoint of its own, for tests of what holds leases.
-    pub fn detached(key: EndpointKey) -> Self {
-        Self::new(&Arc::new(Endpoint { key, pod: None, number: 0, open: AtomicU32::new(0), failures: AtomicU64::new(0) }))
-    }
-
-    pub(super) fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.open.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint: Arc::clone(endpoint) }
+        &self.0
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
