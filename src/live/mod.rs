@@ -2,14 +2,18 @@
 //!
 //! It never knows where a table comes from or what a request is. `control` publishes, `proxy` loads.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    balance::{Balancer, Target},
-    model::{Table, route::TcpRoute},
+    balance::{Balancer, Pools, Target},
+    model::{
+        LocationKey, ObjectRef, Table,
+        route::{Action, Backend, Policy, TcpRoute},
+    },
     router::{self, Router},
     telemetry::{LocationMetrics, Metrics},
 };
@@ -20,6 +24,8 @@ pub struct Live {
     generation: watch::Sender<u64>,
     balancer: Arc<Balancer>,
     metrics: Arc<Metrics>,
+    /// One publication at a time.
+    publishing: Mutex<()>,
 }
 
 /// All that a request needs, never changed once published.
@@ -59,10 +65,9 @@ pub struct ServedTcp {
 impl Live {
     /// Serves nothing until the first publication.
     pub fn new(balancer: Arc<Balancer>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let table = Arc::new(Table::default());
-        let router = Arc::new(Router::compile(&table));
-        let empty = Snapshot { generation: 0, table, router, served: Box::default(), tcp: Box::default() };
-        Arc::new(Self { current: ArcSwap::from_pointee(empty), generation: watch::Sender::new(0), balancer, metrics })
+        let empty = Snapshot { generation: 0, table: Arc::default(), router: Arc::default(), served: Box::default(), tcp: Box::default() };
+        let current = ArcSwap::from_pointee(empty);
+        Arc::new(Self { current, generation: watch::Sender::new(0), balancer, metrics, publishing: Mutex::new(()) })
     }
 
     /// What is served now. Drop the guard before the next await.
@@ -70,9 +75,59 @@ impl Live {
         self.current.load()
     }
 
-    /// Serves this table from now on. The new generation, or `None` if it means the same as the one served.
-    pub fn publish(&self, _table: Table) -> Option<u64> {
-        None
+    /// Serves this table from now on. The new generation, or `None` if it means the same as the one served. The first table is always new.
+    ///
+    /// Endpoints alone: the router and every location whose pools stayed are the same ones as before.
+    pub fn publish(&self, table: Table) -> Option<u64> {
+        let _one_at_a_time = self.publishing.lock();
+        let last = self.current.load_full();
+        if last.generation > 0 && *last.table == table {
+            return None;
+        }
+        let snapshot = self.next(&last, table);
+        let generation = snapshot.generation;
+        self.current.store(Arc::new(snapshot));
+        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.generation.send_replace(generation);
+        Some(generation)
+    }
+
+    fn next(&self, last: &Snapshot, table: Table) -> Snapshot {
+        let pools = self.balancer.reconcile(&table);
+        let router = if same_routing(&last.table, &table) {
+            last.router.clone()
+        } else {
+            self.metrics.router_compilations.inc();
+            Arc::new(last.router.recompile(&table))
+        };
+        let before = Before::of(last);
+        let served = router.locations().iter().map(|location| self.serve(location, &pools, &before)).collect();
+        let tcp = router.tcp_routes().iter().map(|route| self.serve_tcp(route, &pools, &before)).collect();
+        Snapshot { generation: last.generation + 1, table: Arc::new(table), router, served, tcp }
+    }
+
+    fn serve(&self, location: &Arc<router::Location>, pools: &Pools, before: &Before<'_>) -> Arc<Served> {
+        let spec = &location.spec;
+        let target = match &spec.action {
+            Action::Proxy(proxy) => Some(before.target(&spec.key, &spec.route, &proxy.backends, proxy.policy, pools)),
+            Action::Static(_) | Action::Redirect(_) | Action::Unavailable => None,
+        };
+        let same = |served: &&&Arc<Served>| Arc::ptr_eq(&served.location, location) && same_target(served.target.as_ref(), target.as_ref());
+        if let Some(served) = before.served.get(&spec.key).and_then(|served| served.iter().find(same)) {
+            return Arc::clone(served);
+        }
+        let metrics = self.metrics.location(&spec.route.namespace, &spec.route.name, &spec.label);
+        Arc::new(Served { location: location.clone(), target, metrics })
+    }
+
+    fn serve_tcp(&self, route: &Arc<TcpRoute>, pools: &Pools, before: &Before<'_>) -> Arc<ServedTcp> {
+        let target = before.target(&route.key, &route.route, &route.backends, route.policy, pools);
+        let same = |served: &&&Arc<ServedTcp>| served.route == *route && Arc::ptr_eq(&served.target, &target);
+        if let Some(served) = before.tcp.get(&route.key).and_then(|served| served.iter().find(same)) {
+            return Arc::clone(served);
+        }
+        let metrics = self.metrics.location(&route.route.namespace, &route.route.name, &route.label);
+        Arc::new(ServedTcp { route: route.clone(), target, metrics })
     }
 
     /// Tells each generation after it came into force.
@@ -80,3 +135,50 @@ impl Live {
         self.generation.subscribe()
     }
 }
+
+/// Whether two tables differ in their pools at most.
+fn same_routing(last: &Table, table: &Table) -> bool {
+    let Table { hosts, tcp, pools: _, certs, default_cert } = table;
+    last.hosts == *hosts && last.tcp == *tcp && last.certs == *certs && last.default_cert == *default_cert
+}
+
+fn same_target(before: Option<&Arc<Target>>, now: Option<&Arc<Target>>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// What was served before, by identity: several locations of a namespace may share one.
+struct Before<'a> {
+    served: HashMap<&'a LocationKey, Vec<&'a Arc<Served>>>,
+    tcp: HashMap<&'a LocationKey, Vec<&'a Arc<ServedTcp>>>,
+    targets: HashMap<(&'a LocationKey, &'a ObjectRef), &'a Arc<Target>>,
+}
+
+impl<'a> Before<'a> {
+    fn of(last: &'a Snapshot) -> Self {
+        let mut before = Self { served: HashMap::new(), tcp: HashMap::new(), targets: HashMap::new() };
+        for served in &last.served {
+            let spec = &served.location.spec;
+            before.served.entry(&spec.key).or_default().push(served);
+            if let Some(target) = &served.target {
+                before.targets.insert((&spec.key, &spec.route), target);
+            }
+        }
+        for served in &last.tcp {
+            before.tcp.entry(&served.route.key).or_default().push(served);
+            before.targets.insert((&served.route.key, &served.route.route), &served.target);
+        }
+        before
+    }
+
+    /// The target of a location, on from where its turns were.
+    fn target(&self, key: &LocationKey, route: &ObjectRef, backends: &[Backend], policy: Policy, pools: &Pools) -> Arc<Target> {
+        Target::build(backends, policy, pools, self.targets.get(&(key, route)).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests;
