@@ -13,6 +13,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 use super::{
+    Permit,
     clock::Tick,
     close::{End, Reason},
     frame::Tally,
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     pub(super) client: SocketAddr,
     pub(super) metrics: Arc<LocationMetrics>,
     pub(super) log: Option<Box<str>>,
+    /// Dropped with the entry.
+    _permit: Permit,
     pub(super) opened: Tick,
     /// By source.
     moved: [Meter; 2],
@@ -78,11 +81,12 @@ pub(super) struct Names {
     pub(super) client: SocketAddr,
     pub(super) metrics: Arc<LocationMetrics>,
     pub(super) log: Option<Box<str>>,
+    pub(super) permit: Permit,
 }
 
 impl Entry {
     pub(super) fn new(id: u64, now: Tick, names: Names) -> Self {
-        let Names { location, route, label, lease, client, metrics, log } = names;
+        let Names { location, route, label, lease, client, metrics, log, permit } = names;
         Self {
             id,
             location,
@@ -92,6 +96,7 @@ impl Entry {
             client,
             metrics,
             log,
+            _permit: permit,
             opened: now,
             moved: Default::default(),
             active: AtomicU32::new(now.0),

@@ -83,8 +83,8 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
 impl Relay {
     /// Enters the tunnel into the registry.
     pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
-        let Opening { kind, location, route, label, lease, client: peer, idle, from_client, from_backend, metrics, log } = opening;
-        let entry = registry.enter(Names { location, route, label, lease, client: peer, metrics, log });
+        let Opening { kind, location, route, label, lease, client: peer, idle, from_client, from_backend, permit, metrics, log } = opening;
+        let entry = registry.enter(Names { location, route, label, lease, client: peer, metrics, log, permit });
         let closing = match kind {
             Kind::WebSocket { reconnect_code } => Closing::websocket(reconnect_code),
             Kind::Opaque | Kind::Tcp => Closing::opaque(),
@@ -338,6 +338,7 @@ mod tests {
             idle: Some(IDLE),
             from_client: Bytes::new(),
             from_backend: Bytes::new(),
+            permit: Arc::new(()),
             metrics: Arc::clone(metrics),
             log: None,
         }
