@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod balance;
+pub mod demo;
 pub mod dial;
 pub mod live;
 pub mod model;
