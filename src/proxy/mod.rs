@@ -2,12 +2,18 @@
 //!
 //! It never knows Kubernetes, nor how a configuration came to be. `app` starts it with [`Settings`] and a [`Live`].
 
+pub mod backend;
 pub mod body;
 pub mod conn;
+mod decide;
 pub mod files;
+pub mod forward;
 pub mod guarded;
 pub mod headers;
+pub mod http;
 pub mod refuse;
+mod sent;
+pub mod upgrade;
 
 use std::{
     net::IpAddr,
@@ -149,6 +155,8 @@ pub struct Proxy {
     pub access: AccessLog,
     /// Answers with files.
     pub files: files::Files,
+    /// Connections to backends that wait for their next request.
+    pub pool: Arc<backend::Pool>,
     shutting_down: AtomicBool,
 }
 
@@ -156,7 +164,16 @@ impl Proxy {
     /// Joins what the data side needs.
     pub fn new(settings: Settings, live: Arc<Live>, registry: Arc<Registry>, metrics: Arc<Metrics>, access: AccessLog) -> Arc<Self> {
         let files = files::Files::new(settings.static_root.clone(), settings.static_layout);
-        Arc::new(Self { settings, live, registry, metrics, access, files, shutting_down: AtomicBool::new(false) })
+        Arc::new(Self {
+            settings,
+            live,
+            registry,
+            metrics,
+            access,
+            files,
+            pool: backend::Pool::new(),
+            shutting_down: AtomicBool::new(false),
+        })
     }
 
     /// From now on answers end their connection, and the health path of load balancers fails.

@@ -15,10 +15,8 @@ use super::body::Body;
 pub enum Refusal {
     /// hyper could not read the head.
     MalformedHead,
-    /// The head is over 32 KiB or has over 100 fields.
+    /// The head is over 32 KiB or has over 100 fields, or its target is over 64 KiB.
     HeadTooLarge,
-    /// The request target is over hyper's 64 KiB.
-    TargetTooLong,
     /// No Host, two, or one that is not a host with an optional port.
     InvalidHost,
     /// A request target that is neither a path nor an absolute http(s) URI, or has bytes outside RFC 3986.
@@ -29,8 +27,6 @@ pub enum Refusal {
     InvalidTransferEncoding,
     /// Connection names a field that must reach the backend.
     InvalidConnection,
-    /// A field whose value can't be passed on safely.
-    InvalidField,
     /// The body broke its framing, or ended early.
     InvalidBody,
     /// The head did not arrive in time.
@@ -41,8 +37,6 @@ pub enum Refusal {
     MethodNotAllowed(&'static str),
     /// No host and path for it.
     NotFound,
-    /// The address is a host that this certificate's connection was not made for.
-    Misdirected,
     /// A handshake whose Sec-WebSocket-Version is not 13.
     HandshakeVersion,
     /// A handshake without a 16-byte Sec-WebSocket-Key.
@@ -90,7 +84,6 @@ impl Refusal {
             | InvalidPath
             | InvalidTransferEncoding
             | InvalidConnection
-            | InvalidField
             | InvalidBody
             | HandshakeKey
             | HandshakeBody => StatusCode::BAD_REQUEST,
@@ -98,8 +91,6 @@ impl Refusal {
             NotFound => StatusCode::NOT_FOUND,
             MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            TargetTooLong => StatusCode::URI_TOO_LONG,
-            Misdirected => StatusCode::MISDIRECTED_REQUEST,
             HandshakeVersion => StatusCode::UPGRADE_REQUIRED,
             HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             FileUnreadable | Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -115,19 +106,16 @@ impl Refusal {
         match self {
             MalformedHead => "malformed_head",
             HeadTooLarge => "head_too_large",
-            TargetTooLong => "target_too_long",
             InvalidHost => "invalid_host",
             InvalidTarget => "invalid_target",
             InvalidPath => "invalid_path",
             InvalidTransferEncoding => "invalid_transfer_encoding",
             InvalidConnection => "invalid_connection",
-            InvalidField => "invalid_field",
             InvalidBody => "invalid_body",
             HeadTimeout => "head_timeout",
             BodyTimeout => "body_timeout",
             MethodNotAllowed(_) => "method_not_allowed",
             NotFound => "not_found",
-            Misdirected => "misdirected",
             HandshakeVersion => "handshake_version",
             HandshakeKey => "handshake_key",
             HandshakeBody => "handshake_body",
@@ -154,19 +142,16 @@ impl Refusal {
         match self {
             MalformedHead => "the request could not be read\n",
             HeadTooLarge => "the header section is larger than 32 KiB or has more than 100 fields\n",
-            TargetTooLong => "the request target is too long\n",
             InvalidHost => "exactly one valid Host is needed\n",
             InvalidTarget => "the request target is not a path or an http URI\n",
             InvalidPath => "the path has no safe reading\n",
             InvalidTransferEncoding => "Transfer-Encoding must be chunked, once\n",
             InvalidConnection => "Connection names a field that is not hop-by-hop\n",
-            InvalidField => "a header field has a value that can not be passed on\n",
             InvalidBody => "the body broke its framing or ended early\n",
             HeadTimeout => "the request head did not arrive in time\n",
             BodyTimeout => "the request body did not arrive in time\n",
             MethodNotAllowed(_) => "the method is not allowed here\n",
             NotFound => "there is nothing at this host and path\n",
-            Misdirected => "this connection was not made for this host\n",
             HandshakeVersion => "only version 13 of the WebSocket protocol is spoken here\n",
             HandshakeKey => "Sec-WebSocket-Key must be 16 bytes in base64\n",
             HandshakeBody => "a handshake has no body\n",
@@ -194,13 +179,11 @@ impl Refusal {
             self,
             MalformedHead
                 | HeadTooLarge
-                | TargetTooLong
                 | InvalidHost
                 | InvalidTarget
                 | InvalidPath
                 | InvalidTransferEncoding
                 | InvalidConnection
-                | InvalidField
                 | InvalidBody
                 | HeadTimeout
                 | BodyTimeout

@@ -1,0 +1,228 @@
+//! Plain HTTP through to a backend: an endpoint picked, a connection found or made, the exchange, the answer streamed back.
+//!
+//! It never knows hosts or paths: the location is decided, the request line printed. `http` calls it; `upgrade` shares [`connect`].
+
+pub mod send;
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT},
+};
+
+use super::{
+    backend::{Answer, AnswerBody, Connection, Fault, Framing, Pool, head},
+    body::Body,
+    headers::hop,
+    refuse::Refusal,
+};
+use crate::{
+    balance::{Endpoint, Lease, PickError, Target, Tried},
+    dial::{self, DialError},
+    telemetry::LocationMetrics,
+};
+use send::{Answered, Failure, Upload, exchange};
+
+/// A request whose location is decided, ready to go.
+pub struct Outgoing {
+    /// Its method.
+    pub method: Method,
+    /// The request line and Host, printed.
+    pub head: Vec<u8>,
+    /// Its header section, hop-by-hop fields taken off and ours put in.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub upload: Upload,
+}
+
+/// Who serves it.
+pub struct Route<'a> {
+    /// Picks endpoints.
+    pub target: &'a Target,
+    /// Counts their failures.
+    pub metrics: &'a LocationMetrics,
+    /// Idle connections.
+    pub pool: &'a Arc<Pool>,
+    /// To connect to one endpoint.
+    pub connect: Duration,
+    /// From the last byte of the request to the first of the answer.
+    pub response: Option<Duration>,
+}
+
+/// Sends a request on and returns its answer, whose body streams. `endpoint` is told as soon as there is one.
+pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Response<Body>, Refusal> {
+    let expects = prepare(outgoing);
+    let head = Bytes::from(std::mem::take(&mut outgoing.head));
+    let (mut lease, mut connection) = connect(route, Some(route.pool)).await?;
+    loop {
+        *endpoint = Some(connection.address());
+        let failure = match exchange(&mut connection, head.clone(), &mut outgoing.upload, expects, route.response).await {
+            Ok(answered) => return respond(route, &outgoing.method, answered, connection, lease),
+            Err(failure) => failure,
+        };
+        match failure {
+            // It was closed at the other end while the request was on its way, which nobody has read then.
+            Failure::Backend(Fault::Closed(_)) if connection.is_reused() && outgoing.method.is_idempotent() && !outgoing.upload.touched => {
+                (lease, connection) = again(route, lease).await?;
+            }
+            failure => return Err(refusal(route, lease.endpoint(), failure)),
+        }
+    }
+}
+
+/// The same endpoint by a new connection; another one if that fails.
+async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), Refusal> {
+    let address = lease.endpoint().key.address;
+    match dial::connect(address, route.connect).await {
+        Ok(stream) => Ok((lease, Connection::new(stream, address))),
+        Err(error) => {
+            let mut tried = Tried::default();
+            let refused = failed(route, lease.endpoint(), &error, &mut tried);
+            drop(lease);
+            if error.is_ours() { Err(refused) } else { connect_except(route, None, tried, Some(refused)).await }
+        }
+    }
+}
+
+/// A connection to an endpoint of the route: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
+pub async fn connect(route: &Route<'_>, pool: Option<&Arc<Pool>>) -> Result<(Lease, Connection), Refusal> {
+    connect_except(route, pool, Tried::default(), None).await
+}
+
+async fn connect_except(
+    route: &Route<'_>,
+    pool: Option<&Arc<Pool>>,
+    mut tried: Tried,
+    mut refused: Option<Refusal>,
+) -> Result<(Lease, Connection), Refusal> {
+    loop {
+        let lease = match route.target.pick(&tried) {
+            Ok(lease) => lease,
+            Err(PickError::NoBackends) => return Err(Refusal::NoBackends),
+            Err(PickError::NoReadyEndpoint) => return Err(Refusal::NoReadyEndpoint),
+            Err(PickError::AllTried) => return Err(refused.unwrap_or(Refusal::ConnectFailed)),
+        };
+        if let Some(pool) = pool
+            && let Some(connection) = poll_fn(|cx| Poll::Ready(pool.take(lease.endpoint(), cx))).await
+        {
+            return Ok((lease, connection));
+        }
+        let address = lease.endpoint().key.address;
+        match dial::connect(address, route.connect).await {
+            Ok(stream) => return Ok((lease, Connection::new(stream, address))),
+            Err(error) => {
+                let this = failed(route, lease.endpoint(), &error, &mut tried);
+                if error.is_ours() {
+                    return Err(this);
+                }
+                refused = Some(this);
+            }
+        }
+    }
+}
+
+/// Counts an endpoint that could not be connected to, and passes it over from now on.
+fn failed(route: &Route<'_>, endpoint: &Arc<Endpoint>, error: &DialError, tried: &mut Tried) -> Refusal {
+    tracing::info!(pool = %endpoint.key.pool, %error, "endpoint passed over");
+    tried.add(endpoint);
+    route.metrics.endpoint_failures.inc(error.token());
+    match error {
+        DialError::Exhausted(..) => return Refusal::Exhausted,
+        DialError::Timeout(_) | DialError::Refused(_) | DialError::Io(..) => endpoint.failed(),
+    }
+    if matches!(error, DialError::Timeout(_)) { Refusal::ConnectTimeout } else { Refusal::ConnectFailed }
+}
+
+/// Counts and names what went wrong after a connection was there.
+fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: Failure) -> Refusal {
+    let (token, refusal) = match &failure {
+        Failure::Client(error) if is_timeout(error) => return Refusal::BodyTimeout,
+        Failure::Client(_) => return Refusal::InvalidBody,
+        Failure::Timeout => ("response_timeout", Refusal::ResponseTimeout),
+        Failure::Backend(Fault::Closed(_)) => ("closed", Refusal::BackendClosed),
+        Failure::Backend(Fault::Invalid(_)) => ("invalid_answer", Refusal::BackendInvalid),
+    };
+    tracing::info!(endpoint = %endpoint.key, ?failure, "no answer");
+    route.metrics.endpoint_failures.inc(token);
+    endpoint.failed();
+    refusal
+}
+
+fn is_timeout(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
+}
+
+/// Ends the head. Whether the client waits for a 100 before it sends the body.
+fn prepare(outgoing: &mut Outgoing) -> bool {
+    let framing = outgoing.upload.framing();
+    let expects = framing != Framing::None
+        && outgoing.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !expects {
+        outgoing.headers.remove(EXPECT);
+    }
+    head::fields(&mut outgoing.head, &outgoing.headers);
+    if outgoing.headers.contains_key(http::header::TE) {
+        head::field(&mut outgoing.head, "Connection", "TE");
+    }
+    head::framing(&mut outgoing.head, &outgoing.method, framing);
+    head::end(&mut outgoing.head);
+    // They are printed: nothing is kept of the client's buffer while the answer is awaited.
+    outgoing.headers = HeaderMap::new();
+    expects
+}
+
+fn respond(
+    route: &Route<'_>,
+    method: &Method,
+    answered: Answered,
+    connection: Connection,
+    lease: Lease,
+) -> Result<Response<Body>, Refusal> {
+    let Answered { answer, whole } = answered;
+    let endpoint = Arc::clone(lease.endpoint());
+    let pool = (whole && !answer.last).then(|| Arc::clone(route.pool));
+    let response = streamed(method, answer, connection, lease, pool);
+    let mut response = response.map_err(|fault| refusal(route, &endpoint, Failure::Backend(fault)))?;
+    if !whole {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// An answer as the client gets it: its own framing and hop-by-hop fields taken off, its body streamed from `connection`.
+pub fn streamed(
+    method: &Method,
+    answer: Answer,
+    connection: Connection,
+    lease: Lease,
+    pool: Option<Arc<Pool>>,
+) -> Result<Response<Body>, Fault> {
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Fault::Invalid("it switches protocols unasked"));
+    }
+    let framing = answer.framing(method)?;
+    let length = answer.content_length()?;
+    let Answer { status, mut headers, .. } = answer;
+    hop::strip_response(status, &mut headers);
+    // What a HEAD or a 304 says of the length is about another answer.
+    let told = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::None if status != StatusCode::NO_CONTENT => length,
+        _ => None,
+    };
+    if let Some(length) = told {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let mut body = AnswerBody::new(connection, framing, lease, pool);
+    let body = match body.at_hand() {
+        Some(all) => Body::from(all),
+        None => Body::boxed(body),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}

@@ -1,0 +1,168 @@
+//! Upgrades: a handshake carried to a backend, its 101 verified, and both sockets handed to a tunnel.
+//!
+//! It never knows frames. `http` calls [`upgrade`] while hyper owns the client's socket, and [`Switch::open`] once it has it back.
+
+pub mod handshake;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{CONNECTION, UPGRADE},
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    backend::{Connection, Fault, head},
+    body::Body,
+    forward::{Route, connect, streamed},
+    headers::hop,
+    refuse::Refusal,
+};
+use crate::{
+    balance::{Endpoint, Lease},
+    live::Served,
+    model::route::Proxy as Spec,
+    tunnel::{self, Kind, Opening, Permit, Registry, Socket},
+};
+use handshake::Expected;
+
+/// A handshake whose location is decided, ready to go.
+pub struct Outgoing {
+    /// Its method: GET for a WebSocket.
+    pub method: Method,
+    /// The request line and Host, printed.
+    pub head: Vec<u8>,
+    /// Its header section, hop-by-hop fields taken off and ours put in.
+    pub headers: HeaderMap,
+    /// What the backend must answer.
+    pub expected: Expected,
+    /// The end of `timeouts.handshake`.
+    pub by: Instant,
+}
+
+/// A backend that has answered 101, waiting for the client's socket.
+pub struct Switch {
+    kind: Kind,
+    lease: Lease,
+    backend: Connection,
+}
+
+/// What became of a handshake.
+pub enum Outcome {
+    /// The backend's 101; once it is written, the sockets are to be joined.
+    Switched(Response<Body>, Switch),
+    /// Another answer: plain HTTP, the last one on this connection.
+    Answered(Response<Body>),
+}
+
+/// What the tunnel of a switched connection is told about where it comes from.
+pub struct Tunnelled<'a> {
+    /// The location.
+    pub served: &'a Served,
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// Read from the client already.
+    pub from_client: Bytes,
+    /// Counts its connection as open.
+    pub permit: Permit,
+    /// What the access log says of the handshake.
+    pub log: Option<Box<str>>,
+}
+
+/// Carries a handshake to an endpoint. `endpoint` is told as soon as there is one.
+pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Outcome, Refusal> {
+    let by = outgoing.by;
+    match timeout_at(by, carry(route, spec, outgoing, endpoint)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            route.metrics.endpoint_failures.inc("handshake_timeout");
+            Err(Refusal::HandshakeTimeout)
+        }
+    }
+}
+
+async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Outcome, Refusal> {
+    let Outgoing { method, mut head, headers, expected, .. } = outgoing;
+    // A handshake never goes over a connection that has carried something else.
+    let (lease, mut connection) = connect(route, None).await?;
+    *endpoint = Some(connection.address());
+    head::fields(&mut head, &headers);
+    drop(headers);
+    head::field(&mut head, "Upgrade", expected.token());
+    head::field(&mut head, "Connection", "Upgrade");
+    head::framing(&mut head, &method, super::backend::Framing::None);
+    head::end(&mut head);
+    let answer = match connection.write(&head).await {
+        Ok(()) => connection.read_final_head().await,
+        Err(error) => Err(Fault::Closed(error)),
+    };
+    drop(head);
+    let answer = answer.map_err(|fault| failed(route, lease.endpoint(), &fault))?;
+    if answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        let endpoint = Arc::clone(lease.endpoint());
+        let answered = streamed(&method, answer, connection, lease, None).map_err(|fault| failed(route, &endpoint, &fault))?;
+        return Ok(Outcome::Answered(answered));
+    }
+    if let Err(lacking) = expected.verify(&answer) {
+        tracing::info!(endpoint = %lease.endpoint().key, lacking, "101 refused");
+        route.metrics.endpoint_failures.inc("bad_handshake");
+        lease.endpoint().failed();
+        return Err(Refusal::HandshakeInvalid);
+    }
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    let headers = response.headers_mut();
+    hop::strip_response(StatusCode::SWITCHING_PROTOCOLS, headers);
+    headers.insert(UPGRADE, HeaderValue::from_str(expected.token()).map_err(|_| Refusal::Internal)?);
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let kind = match expected.is_websocket() {
+        true => Kind::WebSocket { reconnect_code: spec.websocket.reconnect_code },
+        false => Kind::Opaque,
+    };
+    Ok(Outcome::Switched(response, Switch { kind, lease, backend: connection }))
+}
+
+fn failed(route: &Route<'_>, endpoint: &Endpoint, fault: &Fault) -> Refusal {
+    tracing::info!(endpoint = %endpoint.key, %fault, "handshake failed");
+    endpoint.failed();
+    match fault {
+        Fault::Closed(_) => {
+            route.metrics.endpoint_failures.inc("closed");
+            Refusal::BackendClosed
+        }
+        Fault::Invalid(_) => {
+            route.metrics.endpoint_failures.inc("invalid_answer");
+            Refusal::BackendInvalid
+        }
+    }
+}
+
+impl Switch {
+    /// Joins the client's socket, whose 101 is written, with the backend's.
+    pub fn open(self, registry: &Arc<Registry>, tunnelled: Tunnelled<'_>, client: Socket) {
+        let (backend, from_backend) = self.backend.into_parts();
+        let location = &tunnelled.served.location.spec;
+        let idle = match &location.action {
+            crate::model::route::Action::Proxy(spec) => spec.timeouts.idle,
+            _ => None,
+        };
+        let opening = Opening {
+            kind: self.kind,
+            location: location.key.clone(),
+            route: location.route.clone(),
+            label: Arc::clone(&location.label),
+            lease: self.lease,
+            client: tunnelled.client,
+            idle,
+            from_client: tunnelled.from_client,
+            from_backend,
+            permit: tunnelled.permit,
+            metrics: Arc::clone(&tunnelled.served.metrics),
+            log: tunnelled.log,
+        };
+        tunnel::open(registry, opening, client, Socket::Tcp(backend));
+    }
+}
