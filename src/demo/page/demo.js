@@ -57,7 +57,6 @@ class Panel {
     // Between half and all of it, so that a thousand pages do not return at once.
     const jittered = wait * (0.5 + Math.random() / 2);
     delete this.section.dataset.server;
-    this.section.dataset.code = code;
     this.show("waiting", `closed with ${code}`);
     this.line(`closed with ${code}${reason && `: ${reason}`}; back in ${(jittered / 1000).toFixed(1)} s`, { kind: "closed" });
     setTimeout(() => this.connect(), jittered);
