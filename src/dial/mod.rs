@@ -71,7 +71,8 @@ pub async fn connect(endpoint: SocketAddr, within: Duration) -> Result<TcpStream
     match timeout(within, attempt).await {
         Ok(Ok(stream)) if connected_to_itself(&stream) => Err(DialError::Refused(endpoint)),
         Ok(Ok(stream)) => {
-            tune(&stream);
+            // A failure is no reason to lose the connection: a socket reset meanwhile refuses options, and its next read says so.
+            let _ = tune(&stream);
             Ok(stream)
         }
         Ok(Err(error)) => Err(DialError::from_io(endpoint, error)),
@@ -79,15 +80,13 @@ pub async fn connect(endpoint: SocketAddr, within: Duration) -> Result<TcpStream
     }
 }
 
-/// Sets what every socket of a client or backend has: no Nagle, and a vanished peer noticed.
-///
-/// A failure is no reason to lose the connection: a socket reset meanwhile refuses options, and its next read says so.
-pub fn tune(stream: &TcpStream) {
+/// Sets what every socket of a client or backend has: no Nagle, and a vanished peer noticed. Set on a listener, accepted sockets inherit it.
+pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
-    let socket = SockRef::from(stream);
-    let _ = stream.set_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 /// Whether descriptors, local ports or memory ran out: a fault of ours, not of a peer.
@@ -101,5 +100,59 @@ fn connected_to_itself(stream: &TcpStream) -> bool {
     match (stream.local_addr(), stream.peer_addr()) {
         (Ok(local), Ok(peer)) => local == peer,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn a_connection_notices_a_vanished_peer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect(listener.local_addr().unwrap(), SOON).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+
+    #[tokio::test]
+    async fn a_port_where_nobody_listens_refuses() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = connect(address, SOON).await.unwrap_err();
+        assert!(matches!(error, DialError::Refused(_)), "{error}");
+        assert!(!error.is_ours());
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_a_timeout() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        // The queue of 0 takes one; those after it get no answer to their SYN.
+        let mut held = Vec::new();
+        let error = loop {
+            match connect(address, Duration::from_millis(200)).await {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, DialError::Timeout(_)), "{error}");
+    }
+
+    #[test]
+    fn running_out_is_our_own_fault() {
+        let endpoint = SocketAddr::from(([192, 0, 2, 1], 80));
+        for errno in [Errno::MFILE, Errno::ADDRNOTAVAIL] {
+            assert!(DialError::from_io(endpoint, errno.into()).is_ours());
+        }
+        assert!(!DialError::from_io(endpoint, Errno::HOSTUNREACH.into()).is_ours());
     }
 }

@@ -1,10 +1,37 @@
-//! One client connection from accept to its protocol: PROXY header, TLS, then HTTP.
+//! One client connection from accept to its protocol: PROXY header, TLS, then HTTP or layer 4.
 //!
 //! It never knows requests or routes. `listen` starts it, `http` and `tcp` take over from it.
+//!
+//! Until its first byte a connection is a socket, a timer and a small task; buffers come with the bytes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
 
-use crate::tunnel::Permit;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    ProxyProtocol, Proxy, Settings,
+    gate::Permit,
+    guarded::{Deadlines, Guarded},
+    hello::{ClientHello, HelloError, HelloReader},
+    http,
+    proxy_protocol::{self, Start, canonical},
+    tcp,
+    tls::Terminator,
+};
+use crate::{
+    live::ServedTcp,
+    model::{
+        route::TcpTls,
+        table::{TcpPort, TlsVersion},
+    },
+    tunnel::{self, Socket},
+};
 
 /// Who is at the other end of a connection, and how it came in.
 #[derive(Clone, Debug)]
@@ -26,5 +53,352 @@ pub struct ClientInfo {
     /// The name in the ClientHello, in lower case.
     pub sni: Option<Arc<str>>,
     /// Counts the connection as open: keep it until the connection has ended, and hand it on to its tunnel.
-    pub permit: Permit,
+    pub permit: tunnel::Permit,
+}
+
+/// A port that clients come in by.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The name of its listener; empty for a port of layer 4.
+    pub listener: Arc<str>,
+    /// What is spoken there.
+    pub speaks: Speaks,
+    /// [`ClientInfo::public_port`].
+    pub public_port: u16,
+    /// [`ClientInfo::public_https_port`].
+    pub public_https_port: Option<u16>,
+}
+
+/// What is spoken at a port.
+#[derive(Debug)]
+pub enum Speaks {
+    /// HTTP.
+    Http,
+    /// TLS: to us, or to a backend of layer 4.
+    Https(Terminator),
+    /// What the layer-4 routes of this port say.
+    Tcp(u16, Terminator),
+}
+
+/// Why a connection ended before its protocol began.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the client has too many connections")]
+    PerClientLimit,
+    #[error("the client sent nothing in time")]
+    FirstByteTimeout,
+    #[error("the client went away")]
+    Gone,
+    #[error("the PROXY header is missing, broken or late, or its sender is not among the trusted proxies")]
+    ProxyHeader,
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("the TLS handshake was not done in time")]
+    TlsTimeout,
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    #[error("no layer-4 route takes it")]
+    NoRoute,
+}
+
+impl Refused {
+    /// The label of `connections_refused`.
+    fn token(&self) -> &'static str {
+        match self {
+            Refused::PerClientLimit => "per_client_limit",
+            Refused::FirstByteTimeout => "first_byte_timeout",
+            Refused::Gone => "client_gone",
+            Refused::ProxyHeader => "proxy_header",
+            Refused::Hello(HelloError::NotTls) => "not_tls",
+            Refused::Hello(HelloError::Malformed | HelloError::TooLong) => "client_hello",
+            Refused::TlsTimeout => "tls_timeout",
+            Refused::Tls(_) => "tls_handshake",
+            Refused::NoRoute => "no_route",
+        }
+    }
+}
+
+/// A browser that was sent to the HTTPS port with http:// should say what went wrong.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+Content-Length: 33\r\n\r\nthis port speaks HTTPS, not HTTP\n";
+
+/// Serves a client from its accepted socket on, to its end or until a tunnel takes it over.
+pub async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, socket: TcpStream, peer: SocketAddr, permit: Permit) {
+    let refused = match arrive(&proxy, &entrance, &socket, peer, permit).await {
+        // Boxed, so that a client that sends nothing does not pay for what could follow.
+        Ok(client) => proceed(Arc::clone(&proxy), entrance, socket, client).await,
+        Err(refused) => Err(refused),
+    };
+    if let Err(refused) = refused {
+        proxy.metrics.connections_refused.inc(refused.token());
+        tracing::debug!(client = %peer, "connection refused: {refused}");
+    }
+}
+
+/// Waits for the first byte, where the client is the one to speak first.
+async fn arrive(
+    proxy: &Proxy,
+    entrance: &Entrance,
+    socket: &TcpStream,
+    peer: SocketAddr,
+    mut permit: Permit,
+) -> Result<Arrived, Refused> {
+    let settings = &proxy.settings;
+    let peer = canonical(peer);
+    let introduced = settings.proxy_protocol != ProxyProtocol::Off;
+    // A trusted proxy stands for many clients: those are counted once it has said who they are.
+    if !(introduced && settings.trusts(peer.ip())) && !permit.count_for(peer.ip()) {
+        return Err(Refused::PerClientLimit);
+    }
+    if (introduced || entrance.client_speaks_first(proxy)) && timeout(settings.header_timeout, socket.readable()).await.is_err() {
+        return Err(Refused::FirstByteTimeout);
+    }
+    Ok(Arrived { peer, permit })
+}
+
+/// A client that may be served.
+struct Arrived {
+    peer: SocketAddr,
+    permit: Permit,
+}
+
+fn proceed(
+    proxy: Arc<Proxy>,
+    entrance: Arc<Entrance>,
+    socket: TcpStream,
+    arrived: Arrived,
+) -> Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>> {
+    let local = socket.local_addr().map_or(arrived.peer, canonical);
+    match (&entrance.speaks, proxy.settings.proxy_protocol) {
+        // The common way has the small future.
+        (Speaks::Http, ProxyProtocol::Off) => Box::pin(async move {
+            let client = entrance.client(arrived, local);
+            speak_http(proxy, client, Socket::Tcp(socket), Bytes::new()).await;
+            Ok(())
+        }),
+        _ => Box::pin(Opened { proxy, entrance, socket, read: BytesMut::new() }.run(arrived, local)),
+    }
+}
+
+impl Entrance {
+    fn client_speaks_first(&self, proxy: &Proxy) -> bool {
+        match &self.speaks {
+            Speaks::Http | Speaks::Https(_) => true,
+            Speaks::Tcp(port, _) => proxy.live.load().router.tcp_needs_sni(&TcpPort::Number(*port)),
+        }
+    }
+
+    fn client(&self, arrived: Arrived, local: SocketAddr) -> ClientInfo {
+        ClientInfo {
+            peer: arrived.peer,
+            socket_peer: arrived.peer,
+            local,
+            listener: Arc::clone(&self.listener),
+            public_port: self.public_port,
+            public_https_port: self.public_https_port,
+            secure: false,
+            sni: None,
+            permit: Arc::new(arrived.permit),
+        }
+    }
+}
+
+async fn speak_http(proxy: Arc<Proxy>, client: ClientInfo, socket: Socket, read: Bytes) {
+    let guarded = Guarded::new(socket, read, Deadlines::of(&proxy.settings));
+    http::serve(proxy, client, guarded).await;
+}
+
+impl Deadlines {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            head: settings.header_timeout,
+            body: settings.body_timeout,
+            send: settings.send_timeout,
+            idle: settings.keepalive_timeout,
+            late_head: if settings.refusal_header { super::guarded::LATE_HEAD } else { super::guarded::LATE_HEAD_BARE },
+        }
+    }
+}
+
+/// A connection whose first bytes we read ourselves.
+struct Opened {
+    proxy: Arc<Proxy>,
+    entrance: Arc<Entrance>,
+    socket: TcpStream,
+    /// Read, and not yet handed on.
+    read: BytesMut,
+}
+
+impl Opened {
+    async fn run(mut self, mut arrived: Arrived, local: SocketAddr) -> Result<(), Refused> {
+        let socket_peer = arrived.peer;
+        let mut local = local;
+        if let Some((source, destination)) = self.introduction(socket_peer).await? {
+            (arrived.peer, local) = (source, destination);
+        }
+        let settings = &self.proxy.settings;
+        if settings.proxy_protocol != ProxyProtocol::Off && settings.trusts(socket_peer.ip()) && !arrived.permit.count_for(arrived.peer.ip())
+        {
+            return Err(Refused::PerClientLimit);
+        }
+        let client = ClientInfo { socket_peer, ..self.entrance.client(arrived, local) };
+        let entrance = Arc::clone(&self.entrance);
+        match &entrance.speaks {
+            Speaks::Http => self.http(client).await,
+            Speaks::Https(terminator) => self.https(client, terminator).await,
+            Speaks::Tcp(port, terminator) => self.tcp(client, *port, terminator).await,
+        }
+    }
+
+    async fn http(mut self, client: ClientInfo) -> Result<(), Refused> {
+        if self.read.is_empty() {
+            self.more(Instant::now() + self.proxy.settings.header_timeout, Refused::FirstByteTimeout).await?;
+        }
+        speak_http(self.proxy, client, Socket::Tcp(self.socket), self.read.freeze()).await;
+        Ok(())
+    }
+
+    async fn https(mut self, mut client: ClientInfo, terminator: &Terminator) -> Result<(), Refused> {
+        let by = Instant::now() + self.proxy.settings.tls_handshake_timeout;
+        let hello = match self.hello(by).await {
+            Err(Refused::Hello(HelloError::NotTls)) if self.read.first().is_some_and(u8::is_ascii_uppercase) => {
+                return self.refuse_plain_http().await;
+            }
+            hello => hello?,
+        };
+        client.sni = hello.name.map(Arc::from);
+        match self.https_way(&client) {
+            Way::Tcp(served, lowest) => self.join(client, &served, lowest, terminator, by).await,
+            Way::Terminated(lowest) => {
+                client.secure = true;
+                let Self { proxy, socket, read, .. } = self;
+                let mut tls = handshake(terminator, socket, read, lowest, by).await?;
+                // hyper reserves its buffer at its first read.
+                match timeout(proxy.settings.header_timeout, tls.fill_buf()).await {
+                    Ok(Ok([]) | Err(_)) => return Err(Refused::Gone),
+                    Ok(Ok(_)) => {}
+                    Err(_) => return Err(Refused::FirstByteTimeout),
+                }
+                speak_http(proxy, client, Socket::Tls(tls), Bytes::new()).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn https_way(&self, client: &ClientInfo) -> Way {
+        let snapshot = self.proxy.live.load();
+        let (router, name) = (&snapshot.router, client.sni.as_deref());
+        match router.tcp(&TcpPort::Https(Arc::clone(&client.listener)), name) {
+            Some(route) => Way::Tcp(Arc::clone(&snapshot.tcp[route]), router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version)),
+            None => Way::Terminated(router.host_tls(&client.listener, name).map_or(TlsVersion::default(), |tls| tls.min_version)),
+        }
+    }
+
+    async fn tcp(mut self, mut client: ClientInfo, port: u16, terminator: &Terminator) -> Result<(), Refused> {
+        let by = Instant::now() + self.proxy.settings.tls_handshake_timeout;
+        let port = TcpPort::Number(port);
+        if self.proxy.live.load().router.tcp_needs_sni(&port) {
+            client.sni = self.hello(by).await?.name.map(Arc::from);
+        }
+        let (served, lowest) = {
+            let snapshot = self.proxy.live.load();
+            let route = snapshot.router.tcp(&port, client.sni.as_deref()).ok_or(Refused::NoRoute)?;
+            let lowest = snapshot.router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version);
+            (Arc::clone(&snapshot.tcp[route]), lowest)
+        };
+        self.join(client, &served, lowest, terminator, by).await
+    }
+
+    async fn join(
+        self,
+        mut client: ClientInfo,
+        served: &ServedTcp,
+        lowest: TlsVersion,
+        terminator: &Terminator,
+        by: Instant,
+    ) -> Result<(), Refused> {
+        let Self { proxy, socket, read, .. } = self;
+        if let TcpTls::Terminate { .. } = served.route.tls {
+            client.secure = true;
+            let tls = handshake(terminator, socket, read, lowest, by).await?;
+            tcp::serve(&proxy, served, client, Socket::Tls(tls), Bytes::new()).await;
+        } else {
+            tcp::serve(&proxy, served, client, Socket::Tcp(socket), read.freeze()).await;
+        }
+        Ok(())
+    }
+
+    /// Whom the PROXY header speaks for, where there is one.
+    async fn introduction(&mut self, peer: SocketAddr) -> Result<Option<(SocketAddr, SocketAddr)>, Refused> {
+        let settings = &self.proxy.settings;
+        let mode = settings.proxy_protocol;
+        if mode == ProxyProtocol::Off {
+            return Ok(None);
+        }
+        let trusted = settings.trusts(peer.ip());
+        let by = Instant::now() + settings.header_timeout;
+        loop {
+            match proxy_protocol::parse(&self.read) {
+                Start::Header(length, addresses) if trusted => {
+                    self.read.advance(length);
+                    return Ok(addresses);
+                }
+                Start::Other if mode == ProxyProtocol::Optional => return Ok(None),
+                Start::Unknown => self.more(by, Refused::ProxyHeader).await?,
+                Start::Other | Start::Header(..) | Start::Malformed => return Err(Refused::ProxyHeader),
+            }
+        }
+    }
+
+    /// The ClientHello, which stays in `read`.
+    async fn hello(&mut self, by: Instant) -> Result<ClientHello, Refused> {
+        let mut reader = HelloReader::default();
+        loop {
+            if let Some(hello) = reader.advance(&self.read)? {
+                return Ok(hello);
+            }
+            self.more(by, Refused::TlsTimeout).await?;
+        }
+    }
+
+    async fn refuse_plain_http(mut self) -> Result<(), Refused> {
+        if self.socket.write_all(PLAIN_HTTP).await.is_ok() {
+            Guarded::new(self.socket, Bytes::new(), Deadlines::of(&self.proxy.settings)).close().await;
+        }
+        Err(HelloError::NotTls.into())
+    }
+
+    /// Reads some more. `late` is what is wrong if nothing comes in time.
+    async fn more(&mut self, by: Instant, late: Refused) -> Result<(), Refused> {
+        // A ClientHello or a PROXY header in one piece; more of it is read in a second turn.
+        const ROOM: usize = 2048;
+        self.read.reserve(ROOM);
+        match timeout_at(by, self.socket.read_buf(&mut self.read)).await {
+            Ok(Ok(0) | Err(_)) => Err(Refused::Gone),
+            Ok(Ok(_)) => Ok(()),
+            Err(_) => Err(late),
+        }
+    }
+}
+
+/// Who a connection to an HTTPS port is for.
+enum Way {
+    /// For us: the lowest version of TLS its host accepts.
+    Terminated(TlsVersion),
+    /// For a layer-4 route.
+    Tcp(Arc<ServedTcp>, TlsVersion),
+}
+
+async fn handshake(
+    terminator: &Terminator,
+    socket: TcpStream,
+    read: BytesMut,
+    lowest: TlsVersion,
+    by: Instant,
+) -> Result<Box<TlsStream<TcpStream>>, Refused> {
+    match timeout_at(by, terminator.accept(socket, &read, lowest)).await {
+        Ok(Ok(tls)) => Ok(Box::new(tls)),
+        Ok(Err(error)) => Err(Refused::Tls(error)),
+        Err(_) => Err(Refused::TlsTimeout),
+    }
 }

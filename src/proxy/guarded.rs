@@ -81,6 +81,13 @@ pub struct Deadlines {
     pub late_head: &'static [u8],
 }
 
+/// Answers a late head.
+pub const LATE_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+X-Carrick-Reason: head_timeout\r\nContent-Length: 40\r\n\r\nthe request head did not arrive in time\n";
+/// The same with `--refusal-header off`.
+pub const LATE_HEAD_BARE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+Content-Length: 40\r\n\r\nthe request head did not arrive in time\n";
+
 /// Most that is read and thrown away after our goodbye, so that a reset does not overtake the answer (RFC 9112 9.6).
 const LINGER_BYTES: usize = 256 * 1024;
 /// Longest wait for the client's own goodbye.

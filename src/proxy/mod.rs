@@ -1,6 +1,7 @@
 //! The data side: from an accepted connection to its answer.
 //!
-//! It never knows Kubernetes, nor how a configuration came to be. `app` starts it with [`Settings`] and a [`Live`].
+//! It never knows Kubernetes, nor how a configuration came to be. `app` makes a [`Proxy`] from [`Settings`] and a [`Live`], and starts it
+//! with [`listen::start`].
 
 pub mod backend;
 pub mod body;
@@ -8,11 +9,17 @@ pub mod conn;
 mod decide;
 pub mod files;
 pub mod forward;
+pub mod gate;
 pub mod guarded;
 pub mod headers;
+pub mod hello;
 pub mod http;
+pub mod listen;
+pub mod proxy_protocol;
 pub mod refuse;
 mod sent;
+pub mod tcp;
+pub mod tls;
 pub mod upgrade;
 
 use std::{

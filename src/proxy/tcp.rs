@@ -1,0 +1,119 @@
+//! Layer 4: a connection joined to an endpoint as it is, or without the TLS that we ended.
+//!
+//! It never knows HTTP, nor what the bytes mean. `conn` hands it connections of layer-4 routes; from there on `tunnel` owns them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+
+use super::{Proxy, conn::ClientInfo, proxy_protocol};
+use crate::{
+    balance::{Lease, PickError, Tried},
+    dial::{self, DialError},
+    live::ServedTcp,
+    telemetry::access::Handshake,
+    tunnel::{self, Kind, Opening, Socket},
+};
+
+/// Why a connection was not joined to an endpoint.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("no backend has a weight")]
+    NoBackends,
+    #[error("no endpoint is ready")]
+    NoReadyEndpoint,
+    #[error("no endpoint could be connected to")]
+    ConnectFailed,
+    #[error(transparent)]
+    Exhausted(DialError),
+}
+
+impl Refused {
+    /// The label of metrics: the one that layer 7 has for the same event.
+    fn token(&self) -> &'static str {
+        match self {
+            Refused::NoBackends => "no_backends",
+            Refused::NoReadyEndpoint => "no_ready_endpoint",
+            Refused::ConnectFailed => "connect_failed",
+            Refused::Exhausted(_) => "exhausted",
+        }
+    }
+}
+
+/// Joins a connection to an endpoint of the route; `read` came from the client already. Without one the connection is closed.
+pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket: Socket, read: Bytes) {
+    match connect(served, &client).await {
+        Ok((lease, backend)) => open(proxy, served, client, lease, socket, backend, read),
+        Err(refused) => {
+            served.metrics.refusals.inc(refused.token());
+            tracing::info!(route = %served.route.route, location = %served.route.label, client = %client.peer, "connection closed: {refused}");
+            close(socket).await;
+        }
+    }
+}
+
+/// An endpoint that answered, with our PROXY header already sent to it.
+async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, TcpStream), Refused> {
+    let route = &served.route;
+    let mut tried = Tried::default();
+    loop {
+        let lease = served.target.pick(&tried).map_err(|error| match error {
+            PickError::NoBackends => Refused::NoBackends,
+            PickError::NoReadyEndpoint => Refused::NoReadyEndpoint,
+            PickError::AllTried => Refused::ConnectFailed,
+        })?;
+        let endpoint = lease.endpoint();
+        match introduce(served, client, endpoint.key.address).await {
+            Ok(backend) => return Ok((lease, backend)),
+            Err(error) if error.is_ours() => return Err(Refused::Exhausted(error)),
+            Err(error) => {
+                endpoint.failed();
+                served.metrics.endpoint_failures.inc(error.token());
+                tracing::info!(route = %route.route, location = %route.label, endpoint = %endpoint.key, "{error}");
+                tried.add(endpoint);
+            }
+        }
+    }
+}
+
+async fn introduce(served: &ServedTcp, client: &ClientInfo, address: std::net::SocketAddr) -> Result<TcpStream, DialError> {
+    let within = served.route.connect;
+    let mut backend = dial::connect(address, within).await?;
+    let Some(version) = served.route.proxy_protocol else { return Ok(backend) };
+    let header = proxy_protocol::print(version, client.peer, client.local);
+    match timeout(within, backend.write_all(&header)).await {
+        Ok(Ok(())) => Ok(backend),
+        Ok(Err(error)) => Err(DialError::Io(address, error)),
+        Err(_) => Err(DialError::Timeout(address)),
+    }
+}
+
+fn open(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, socket: Socket, backend: TcpStream, read: Bytes) {
+    let route = &served.route;
+    let host = client.sni.as_deref().unwrap_or_default();
+    let scheme = if client.sni.is_some() || client.secure { "tls" } else { "tcp" };
+    let handshake = Handshake { request_id: b"", scheme, host: host.as_bytes(), target: b"" };
+    let opening = Opening {
+        kind: Kind::Tcp,
+        location: route.key.clone(),
+        route: route.route.clone(),
+        label: Arc::clone(&route.label),
+        lease,
+        client: client.peer,
+        idle: route.idle,
+        from_client: read,
+        from_backend: Bytes::new(),
+        permit: client.permit,
+        metrics: Arc::clone(&served.metrics),
+        log: proxy.access.handshake(&handshake),
+    };
+    tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
+}
+
+/// Over TLS the client is told that this is the end; a bare socket says so by being closed.
+async fn close(mut socket: Socket) {
+    if socket.is_tls() {
+        let _ = socket.shutdown().await;
+    }
+}
