@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    ProxyProtocol, Proxy, Settings,
+    Proxy, ProxyProtocol, Settings,
     gate::Permit,
     guarded::{Deadlines, Guarded},
     hello::{ClientHello, HelloError, HelloReader},
@@ -136,18 +136,13 @@ pub async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, socket: TcpStream
 }
 
 /// Waits for the first byte, where the client is the one to speak first.
-async fn arrive(
-    proxy: &Proxy,
-    entrance: &Entrance,
-    socket: &TcpStream,
-    peer: SocketAddr,
-    mut permit: Permit,
-) -> Result<Arrived, Refused> {
+async fn arrive(proxy: &Proxy, entrance: &Entrance, socket: &TcpStream, peer: SocketAddr, mut permit: Permit) -> Result<Arrived, Refused> {
     let settings = &proxy.settings;
     let peer = canonical(peer);
     let introduced = settings.proxy_protocol != ProxyProtocol::Off;
     // A trusted proxy stands for many clients: those are counted once it has said who they are.
-    if !(introduced && settings.trusts(peer.ip())) && !permit.count_for(peer.ip()) {
+    let stands_for_others = introduced && settings.trusts(peer.ip());
+    if !stands_for_others && !permit.count_for(peer.ip()) {
         return Err(Refused::PerClientLimit);
     }
     if (introduced || entrance.client_speaks_first(proxy)) && timeout(settings.header_timeout, socket.readable()).await.is_err() {
@@ -237,7 +232,9 @@ impl Opened {
             (arrived.peer, local) = (source, destination);
         }
         let settings = &self.proxy.settings;
-        if settings.proxy_protocol != ProxyProtocol::Off && settings.trusts(socket_peer.ip()) && !arrived.permit.count_for(arrived.peer.ip())
+        if settings.proxy_protocol != ProxyProtocol::Off
+            && settings.trusts(socket_peer.ip())
+            && !arrived.permit.count_for(arrived.peer.ip())
         {
             return Err(Refused::PerClientLimit);
         }
@@ -289,7 +286,9 @@ impl Opened {
         let snapshot = self.proxy.live.load();
         let (router, name) = (&snapshot.router, client.sni.as_deref());
         match router.tcp(&TcpPort::Https(Arc::clone(&client.listener)), name) {
-            Some(route) => Way::Tcp(Arc::clone(&snapshot.tcp[route]), router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version)),
+            Some(route) => {
+                Way::Tcp(Arc::clone(&snapshot.tcp[route]), router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version))
+            }
             None => Way::Terminated(router.host_tls(&client.listener, name).map_or(TlsVersion::default(), |tls| tls.min_version)),
         }
     }

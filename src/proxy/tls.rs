@@ -136,9 +136,7 @@ impl Certificates {
         let router = &snapshot.router;
         let tcp = |port: &TcpPort| router.tcp(port, name).and_then(|route| router.tcp_tls(route)?.certificate(name).cloned());
         match &self.place {
-            Place::Listener(listener) => {
-                tcp(&TcpPort::Https(Arc::clone(listener))).or_else(|| router.certificate(listener, name).cloned())
-            }
+            Place::Listener(listener) => tcp(&TcpPort::Https(Arc::clone(listener))).or_else(|| router.certificate(listener, name).cloned()),
             Place::Port(port) => tcp(&TcpPort::Number(*port)),
         }
     }
