@@ -3,11 +3,14 @@
 
 pub mod api;
 pub mod balance;
+pub mod control;
 pub mod demo;
 pub mod dial;
 pub mod live;
+pub mod manifests;
 pub mod model;
 pub mod proxy;
 pub mod router;
 pub mod telemetry;
+pub mod translate;
 pub mod tunnel;

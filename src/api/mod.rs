@@ -10,6 +10,7 @@ mod policy;
 mod reference;
 mod schema;
 mod tcp;
+mod validate;
 mod wsroute;
 
 pub use conditions::{Condition, ConditionType, Reason, Status};
@@ -27,6 +28,7 @@ pub use policy::{
 pub use reference::reference_markdown;
 pub use schema::crd_yaml;
 pub use tcp::{ProxyProtocol, TcpAffinity, TcpRoute, TcpTimeouts, TcpTls, TcpTlsMode};
+pub use validate::{Fault, FaultKind, validate};
 pub use wsroute::{
     CertificateRef, ClientAuth, ClientAuthMode, Delegate, LabelSelector, LabelSelectorOperator, LabelSelectorRequirement,
     LoadBalancerIngress, LoadBalancerStatus, LocationStatus, MinTlsVersion, ObjectName, Tls, WsRoute, WsRouteSpec, WsRouteStatus,

@@ -86,6 +86,11 @@ pub(super) fn crd() -> Value {
     crd
 }
 
+/// The schema of `spec`.
+pub(super) fn spec_schema() -> Value {
+    crd().pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").cloned().unwrap_or_default()
+}
+
 /// What the derive macros write and the API server has no use for: `null` for absent fields (no patch needs it and CEL would have to
 /// tell the two apart), formats it warns of, bounds as floating point numbers.
 fn polish(schema: &mut Value) {

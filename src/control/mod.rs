@@ -1,0 +1,203 @@
+//! The one loop between the halves: changes in, tables out.
+//!
+//! It never knows where changes come from or what a connection is. `app` runs it; `k8s` or `manifests` feed it by one channel,
+//! `live` takes the tables, and the latest translation goes out on a watch channel for whoever writes or shows statuses.
+
+mod holdoff;
+mod report;
+mod resolver;
+
+use std::{collections::BTreeSet, future::pending, sync::Arc};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::info;
+
+use crate::{
+    live::Live,
+    model::Table,
+    translate::{Change, Dirty, Event, Index, Options, Translated},
+};
+use holdoff::Holdoff;
+use resolver::Resolver;
+
+/// Translates what comes in and publishes what differs, until the channel of changes ends.
+///
+/// Nothing is published before every kind was listed once, by an `Event::Reset`.
+pub async fn run(changes: mpsc::Receiver<Change>, options: Options, live: Arc<Live>, latest: watch::Sender<Arc<Translated>>) {
+    drive(changes, options, |table| live.publish(table), latest).await;
+}
+
+async fn drive(
+    mut changes: mpsc::Receiver<Change>,
+    options: Options,
+    mut publish: impl FnMut(Table) -> Option<u64>,
+    latest: watch::Sender<Arc<Translated>>,
+) {
+    let mut state = State::default();
+    let mut resolver = Resolver::default();
+    loop {
+        tokio::select! {
+            change = changes.recv() => match change {
+                Some(change) => state.take(change),
+                None => return,
+            },
+            change = resolver.next() => state.take(change),
+            () = due(state.holdoff.deadline().filter(|_| state.is_complete())) => {
+                state.holdoff.take(Instant::now());
+                let last = latest.borrow().clone();
+                let next = state.translate(&options, &last);
+                resolver.want(next.names.keys());
+                report::log(&last, &next, &options);
+                if state.published && next.table == last.table {
+                    latest.send_if_modified(|latest| *latest != next && { *latest = next; true });
+                    continue;
+                }
+                state.published = true;
+                if let Some(generation) = publish(next.table.clone()) {
+                    info!(generation, hosts = next.table.hosts.len(), pools = next.table.pools.len(), "serving a new configuration");
+                }
+                latest.send_replace(next);
+            }
+        }
+    }
+}
+
+async fn due(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+/// What the loop knows between two changes.
+#[derive(Default)]
+struct State {
+    index: Index,
+    dirty: Dirty,
+    holdoff: Holdoff,
+    listed: BTreeSet<Kind>,
+    translated: bool,
+    published: bool,
+}
+
+impl State {
+    fn take(&mut self, change: Change) {
+        let listed = reset_kind(&change).is_some_and(|kind| self.listed.insert(kind));
+        let dirty = self.index.apply(change);
+        self.dirty = self.dirty.and(dirty);
+        if dirty.any() || listed {
+            self.holdoff.changed(Instant::now());
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.listed.len() == KINDS
+    }
+
+    /// All of it, or the lane of endpoints alone.
+    fn translate(&mut self, options: &Options, last: &Translated) -> Arc<Translated> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let next = if dirty.routes || !self.translated { self.index.translate(options) } else { self.index.refresh(options, last) };
+        self.translated = true;
+        Arc::new(next)
+    }
+}
+
+/// A watched kind, as far as the first lists are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    WsRoute,
+    Service,
+    EndpointSlice,
+    Secret,
+    ConfigMap,
+    ReferenceGrant,
+    IngressClass,
+    Namespace,
+}
+
+/// How many kinds must be listed before anything is published.
+const KINDS: usize = 8;
+
+fn reset_kind(change: &Change) -> Option<Kind> {
+    match change {
+        Change::WsRoute(Event::Reset(_)) => Some(Kind::WsRoute),
+        Change::Service(Event::Reset(_)) => Some(Kind::Service),
+        Change::EndpointSlice(Event::Reset(_)) => Some(Kind::EndpointSlice),
+        Change::Secret(Event::Reset(_)) => Some(Kind::Secret),
+        Change::ConfigMap(Event::Reset(_)) => Some(Kind::ConfigMap),
+        Change::ReferenceGrant(Event::Reset(_)) => Some(Kind::ReferenceGrant),
+        Change::IngressClass(Event::Reset(_)) => Some(Kind::IngressClass),
+        Change::Namespace(Event::Reset(_)) => Some(Kind::Namespace),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{manifests, model::PoolKey};
+
+    const ROUTE: &str = "apiVersion: carrick.dev/v1alpha1\nkind: WsRoute\nmetadata: {name: shop}\nspec:\n  locations: [{path: /ws, backends: [{address: '127.0.0.1:9'}]}]\n";
+
+    fn changes(text: &str) -> Vec<Change> {
+        manifests::parse(text).0
+    }
+
+    async fn send(sender: &mpsc::Sender<Change>, changes: Vec<Change>) {
+        for change in changes {
+            sender.send(change).await.unwrap();
+        }
+    }
+
+    /// Runs the loop and gives back the tables that it publishes.
+    fn start() -> (mpsc::Sender<Change>, mpsc::UnboundedReceiver<Table>, watch::Receiver<Arc<Translated>>) {
+        let (sender, receiver) = mpsc::channel(64);
+        let (published, tables) = mpsc::unbounded_channel();
+        let (latest, statuses) = watch::channel(Arc::default());
+        let publish = move |table| published.send(table).ok().map(|()| 1);
+        #[allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
+        tokio::spawn(drive(receiver, Options::default(), publish, latest));
+        (sender, tables, statuses)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_published_before_every_kind_was_listed() {
+        let (sender, mut tables, _statuses) = start();
+        let mut all = changes(ROUTE);
+        let last = all.pop().unwrap();
+        send(&sender, all).await;
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(tables.try_recv().is_err());
+        send(&sender, vec![last]).await;
+        assert_eq!(tables.recv().await.unwrap().hosts.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_equal_table_is_not_published_again() {
+        let (sender, mut tables, _statuses) = start();
+        send(&sender, changes(ROUTE)).await;
+        tables.recv().await.unwrap();
+        send(&sender, changes(&format!("# a comment\n{ROUTE}"))).await;
+        send(&sender, changes(&ROUTE.replace("/ws", "/other"))).await;
+        let next = tables.recv().await.unwrap();
+        assert_eq!(&*next.hosts[0].locations[0].label, "/other");
+        assert!(tables.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_fill_the_pool_without_a_new_translation() {
+        let (sender, mut tables, _statuses) = start();
+        send(&sender, changes(&ROUTE.replace("127.0.0.1:9", "chat.invalid:9"))).await;
+        let key = PoolKey::Address("chat.invalid:9".into());
+        let first = tables.recv().await.unwrap();
+        assert_eq!(first.pools[&key].endpoints.len(), 0);
+        sender.send(Change::Address { host_port: "chat.invalid:9".into(), addresses: vec!["10.0.0.1:9".parse().unwrap()] }).await.unwrap();
+        let second = tables.recv().await.unwrap();
+        assert_eq!(second.pools[&key].endpoints.len(), 1);
+        assert!(Arc::ptr_eq(&first.hosts[0].locations[0], &second.hosts[0].locations[0]));
+    }
+}

@@ -1,0 +1,45 @@
+//! What a cluster shows as conditions, said in the log: a line where a status changed.
+//!
+//! It never decides anything. The loop calls it after each translation.
+
+use std::collections::BTreeMap;
+
+use tracing::{info, warn};
+
+use crate::{
+    model::ObjectRef,
+    translate::{Options, RouteStatus, Translated},
+};
+
+/// Logs what is different.
+pub(super) fn log(last: &Translated, next: &Translated, options: &Options) {
+    for (route, status) in changed(&last.statuses, &next.statuses) {
+        log_route(route, status);
+    }
+    last.statuses.keys().filter(|route| !next.statuses.contains_key(route)).for_each(|route| info!(wsroute = %route, "gone"));
+    if let Some(secret) = &options.default_tls_secret
+        && next.table.default_cert.is_none()
+        && (last.table.default_cert.is_some() || last.statuses.is_empty())
+    {
+        warn!(%secret, "no certificate in the secret of --default-tls-secret: HTTPS answers with the one made at start");
+    }
+}
+
+fn changed<'a>(
+    last: &'a BTreeMap<ObjectRef, RouteStatus>,
+    next: &'a BTreeMap<ObjectRef, RouteStatus>,
+) -> impl Iterator<Item = (&'a ObjectRef, &'a RouteStatus)> {
+    next.iter().filter(|(route, status)| last.get(route) != Some(status))
+}
+
+fn log_route(route: &ObjectRef, status: &RouteStatus) {
+    if status.is_good() {
+        info!(wsroute = %route, "accepted");
+    }
+    for condition in status.problems() {
+        warn!(wsroute = %route, condition = condition.type_, status = condition.status, reason = condition.reason, "{}", condition.message);
+    }
+    for location in &status.locations {
+        warn!(wsroute = %route, location = location.name, reason = location.reason, "not served");
+    }
+}

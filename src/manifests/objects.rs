@@ -1,0 +1,126 @@
+//! The kinds that manifests may hold, as one type, and how they become Changes.
+//!
+//! It never knows files. `document` reads them, `folder` compares and sends them.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    api::WsRoute,
+    model::ObjectRef,
+    translate::{
+        Change, Event,
+        objects::{ConfigMap, EndpointSlice, IngressClass, Metadata, Namespace, ReferenceGrant, Secret, Service},
+    },
+};
+
+/// A kind, in the order in which its Changes are sent: what routes name before the routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Namespace,
+    IngressClass,
+    ReferenceGrant,
+    Service,
+    EndpointSlice,
+    Secret,
+    ConfigMap,
+    WsRoute,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] = [
+        Kind::Namespace,
+        Kind::IngressClass,
+        Kind::ReferenceGrant,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::Secret,
+        Kind::ConfigMap,
+        Kind::WsRoute,
+    ];
+
+    /// The kind of a name in an API group.
+    pub(super) fn of(group: &str, name: &str) -> Option<Self> {
+        Some(match (group, name) {
+            ("carrick.dev", "WsRoute") => Kind::WsRoute,
+            ("", "Service") => Kind::Service,
+            ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+            ("", "Secret") => Kind::Secret,
+            ("", "ConfigMap") => Kind::ConfigMap,
+            ("gateway.networking.k8s.io", "ReferenceGrant") => Kind::ReferenceGrant,
+            ("networking.k8s.io", "IngressClass") => Kind::IngressClass,
+            ("", "Namespace") => Kind::Namespace,
+            _ => return None,
+        })
+    }
+
+    /// The object of this kind that metadata name.
+    pub(super) fn key(self, metadata: &Metadata) -> Key {
+        let namespace = match self {
+            Kind::Namespace | Kind::IngressClass => "",
+            _ => metadata.namespace.as_deref().unwrap_or("default"),
+        };
+        Key { kind: self, name: ObjectRef::new(namespace, metadata.name.as_str()) }
+    }
+}
+
+/// One object of one kind. Prints as `service default/chat`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) kind: Kind,
+    pub(super) name: ObjectRef,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        if self.name.namespace.is_empty() { write!(f, "{kind} {}", self.name.name) } else { write!(f, "{kind} {}", self.name) }
+    }
+}
+
+/// An object of one of the kinds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Object {
+    WsRoute(Box<WsRoute>),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    Secret(Secret),
+    ConfigMap(ConfigMap),
+    ReferenceGrant(ReferenceGrant),
+    IngressClass(IngressClass),
+    Namespace(Namespace),
+}
+
+/// The objects of all files.
+pub(super) type Objects = BTreeMap<Key, Object>;
+
+/// A list of each kind that differs; of every kind where nothing was sent before.
+pub(super) fn changes(before: Option<&Objects>, now: &Objects) -> Vec<Change> {
+    let of = |objects: &Objects, kind: Kind| -> Vec<Object> {
+        objects.iter().filter(|(key, _)| key.kind == kind).map(|(_, object)| object.clone()).collect()
+    };
+    let differs = |kind: &Kind| before.is_none_or(|before| of(before, *kind) != of(now, *kind));
+    Kind::ALL.into_iter().filter(differs).map(|kind| reset(kind, of(now, kind))).collect()
+}
+
+fn reset(kind: Kind, objects: Vec<Object>) -> Change {
+    macro_rules! all {
+        ($variant:ident) => {
+            Change::$variant(Event::Reset(
+                objects.into_iter().filter_map(|object| if let Object::$variant(object) = object { Some(object) } else { None }).collect(),
+            ))
+        };
+    }
+    match kind {
+        Kind::WsRoute => {
+            let routes = objects.into_iter().filter_map(|object| if let Object::WsRoute(route) = object { Some(*route) } else { None });
+            Change::WsRoute(Event::Reset(routes.collect()))
+        }
+        Kind::Service => all!(Service),
+        Kind::EndpointSlice => all!(EndpointSlice),
+        Kind::Secret => all!(Secret),
+        Kind::ConfigMap => all!(ConfigMap),
+        Kind::ReferenceGrant => all!(ReferenceGrant),
+        Kind::IngressClass => all!(IngressClass),
+        Kind::Namespace => all!(Namespace),
+    }
+}

@@ -1,0 +1,214 @@
+//! `spec.tcp` -> routes of layer 4: which ports and names a route may have, who gets a port that two ask for.
+//!
+//! It never knows HTTP. `build` calls it after the hosts are decided.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    HasHttps, Options,
+    build::Draft,
+    location::{CONNECT, IDLE, positive},
+    ownership::{Owners, Permit},
+    references::Context,
+    status::Problem,
+    unsupported, values,
+};
+use crate::{
+    api::{self, IntOrString, Reason, TcpTlsMode},
+    model::{
+        LocationKey, ObjectRef,
+        route::{Policy, ProxyProtocol, TcpRoute, TcpTls},
+        table::{HostPattern, TcpPort, TlsVersion},
+    },
+};
+
+/// The routes of each port, and who had to give way.
+pub(super) fn translate(context: Context<'_>, drafts: &mut [Draft<'_>], owners: &Owners<'_>) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
+    let mut ports: BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> = BTreeMap::new();
+    for draft in drafts {
+        let entries = draft.route.spec.tcp.as_deref().unwrap_or_default();
+        for (position, spec) in entries.iter().enumerate() {
+            let label = label(spec);
+            let faults = draft.route.faults_below(&["tcp", &position.to_string()]).map(ToString::to_string).collect::<Vec<_>>();
+            let built = match faults.is_empty() {
+                true => Entry::new(context, draft, spec, owners),
+                false => Err(Problem::invalid(faults.join("; "))),
+            };
+            match built {
+                Ok(Entry { route, ports: wanted, problems }) => {
+                    problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
+                    for port in wanted {
+                        match admitted(&ports, &port, &route) {
+                            Ok(route) => ports.entry(port).or_default().push(route),
+                            Err(problem) => draft.report.unserved(&label, problem),
+                        }
+                    }
+                }
+                Err(problem) => draft.report.unserved(&label, problem),
+            }
+        }
+    }
+    ports
+}
+
+/// SNI names that the entries of a route claim.
+pub(super) fn names(route: &super::route::Route) -> Vec<HostPattern> {
+    route.spec.tcp.iter().flatten().flat_map(|spec| spec.hosts.iter().flatten()).map(|host| values::host(host)).collect()
+}
+
+fn label(spec: &api::TcpRoute) -> String {
+    let port = match &spec.port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    match spec.hosts.as_deref() {
+        Some([first, ..]) => format!("tcp:{port} {first}"),
+        _ => format!("tcp:{port}"),
+    }
+}
+
+/// An entry that may have its ports. With `problems` its connections are closed at once.
+struct Entry {
+    route: Arc<TcpRoute>,
+    ports: Vec<TcpPort>,
+    problems: Vec<Problem>,
+}
+
+impl Entry {
+    fn new(context: Context<'_>, draft: &Draft<'_>, spec: &api::TcpRoute, owners: &Owners<'_>) -> Result<Self, Problem> {
+        let id = &draft.route.id;
+        let ports = ports(context.options, spec, &draft.listeners)?;
+        let mut hosts: Vec<HostPattern> = spec.hosts.iter().flatten().map(|host| values::host(host)).collect();
+        hosts.sort();
+        hosts.dedup();
+        if !hosts.is_empty() && spec.tls.is_none() {
+            return Err(Problem::invalid(format!("{} has hosts without tls: names are only seen in TLS", label(spec))));
+        }
+        for host in &hosts {
+            if let Permit::Denied { owner } = owners.permit(&id.namespace, host) {
+                return Err(Problem::new(Reason::HostNotAllowed, not_allowed(host, &owner)));
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(HostPattern::Any);
+        }
+        let mut problems = Vec::new();
+        let later = unsupported::of_tcp(spec, &id.namespace);
+        let backends = if later.is_empty() {
+            let (backends, missing) = context.backends(&id.namespace, &spec.backends);
+            problems.extend(missing);
+            backends
+        } else {
+            problems.push(Problem::not_yet(format!("{}: {}", label(spec), later.join(" and "))));
+            Vec::new()
+        };
+        let invalid = |wrong: String| Problem::invalid(format!("{}: {wrong}", label(spec)));
+        let tls = tls(context, id, spec.tls.as_ref(), &mut problems).map_err(invalid)?;
+        let timeouts = spec.timeouts.clone().unwrap_or_default();
+        let route = TcpRoute {
+            key: LocationKey { namespace: id.namespace.clone(), identity: identity(spec, &hosts) },
+            route: id.clone(),
+            label: label(spec).into(),
+            hosts,
+            tls,
+            backends,
+            policy: match spec.load_balancing.as_ref().and_then(|balancing| balancing.policy) {
+                Some(api::LoadBalancingPolicy::RoundRobin) => Policy::RoundRobin,
+                _ => Policy::LeastConnections,
+            },
+            proxy_protocol: spec.proxy_protocol.map(|version| match version {
+                api::ProxyProtocol::V1 => ProxyProtocol::V1,
+                api::ProxyProtocol::V2 => ProxyProtocol::V2,
+            }),
+            connect: positive("timeouts.connect", timeouts.connect, CONNECT).map_err(invalid)?,
+            idle: timeouts.idle.map_or(Some(IDLE), api::Duration::non_zero),
+        };
+        Ok(Self { route: Arc::new(route), ports, problems })
+    }
+}
+
+fn identity(spec: &api::TcpRoute, hosts: &[HostPattern]) -> Arc<str> {
+    let port = match &spec.port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    format!("tcp:{port} {}", hosts.join(",")).into()
+}
+
+/// The ports of an entry: one of its own, or the HTTPS port of each listener of the route.
+fn ports(options: &Options, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Result<Vec<TcpPort>, Problem> {
+    let not_allowed = |message: String| Err(Problem::new(Reason::PortNotAllowed, message));
+    let number = match &spec.port {
+        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|number| *number > 0),
+        IntOrString::String(name) if name == "https" => return https(options, spec, listeners),
+        IntOrString::String(digits) => digits.parse().ok().filter(|number| *number > 0),
+    };
+    let Some(number) = number else { return Err(Problem::invalid(format!("{} has no port between 1 and 65535, nor https", label(spec)))) };
+    match &options.tcp_ports {
+        None => not_allowed(format!("tcp port {number} can't be had: start with --tcp-ports")),
+        Some(range) if !range.contains(&number) => {
+            not_allowed(format!("tcp port {number} is none of --tcp-ports {}-{}", range.start(), range.end()))
+        }
+        Some(_) if options.own_ports.contains(&number) => {
+            not_allowed(format!("tcp port {number} is one of our own (HTTP, HTTPS, ops or admin): choose another"))
+        }
+        Some(_) => Ok(vec![TcpPort::Number(number)]),
+    }
+}
+
+fn https(options: &Options, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Result<Vec<TcpPort>, Problem> {
+    let passes_through = spec.tls.as_ref().is_some_and(|tls| tls.mode.unwrap_or(TcpTlsMode::Passthrough) == TcpTlsMode::Passthrough);
+    if !passes_through || spec.hosts.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Problem::invalid("tcp port https needs hosts and tls.mode Passthrough: it is shared with the terminated hosts"));
+    }
+    let with_https = |name: &&Arc<str>| options.listeners.get(*name) == Some(&HasHttps::Yes);
+    let ports: Vec<TcpPort> = listeners.iter().filter(with_https).map(|name| TcpPort::Https(name.clone())).collect();
+    match ports.is_empty() {
+        true => Err(Problem::new(Reason::PortNotAllowed, "tcp port https can't be had: no listener of the route has an HTTPS port")),
+        false => Ok(ports),
+    }
+}
+
+fn tls(context: Context<'_>, id: &ObjectRef, spec: Option<&api::TcpTls>, problems: &mut Vec<Problem>) -> Result<TcpTls, String> {
+    let Some(spec) = spec else { return Ok(TcpTls::None) };
+    let certificates = spec.certificates.as_deref().unwrap_or_default();
+    match spec.mode.unwrap_or(TcpTlsMode::Passthrough) {
+        TcpTlsMode::Passthrough if !certificates.is_empty() => {
+            Err("tls.mode Passthrough takes no certificates: the backend has them".to_owned())
+        }
+        TcpTlsMode::Passthrough => Ok(TcpTls::Passthrough),
+        TcpTlsMode::Terminate if certificates.is_empty() => Err("tls.mode Terminate needs certificates".to_owned()),
+        TcpTlsMode::Terminate => {
+            let (certificates, missing) = context.certificates(&id.namespace, certificates);
+            problems.extend(missing);
+            Ok(TcpTls::Terminate { certificates, min_version: TlsVersion::V1_2 })
+        }
+    }
+}
+
+/// What of an entry may have a port beside the older ones: a port without names belongs to one entry, a name too.
+fn admitted(ports: &BTreeMap<TcpPort, Vec<Arc<TcpRoute>>>, port: &TcpPort, route: &Arc<TcpRoute>) -> Result<Arc<TcpRoute>, Problem> {
+    let older = ports.get(port).map_or(&[][..], Vec::as_slice);
+    let conflict = |what: String, winner: &TcpRoute| {
+        Problem::new(Reason::Conflicted, format!("{what} belongs to wsroute {}, which is older", winner.route))
+    };
+    let speaks_tls = |route: &TcpRoute| route.tls != TcpTls::None;
+    let whole = |route: &TcpRoute| route.hosts.contains(&HostPattern::Any);
+    let stranger = |older: &&Arc<TcpRoute>| {
+        let shared = speaks_tls(older) && speaks_tls(route);
+        !shared || (older.key.namespace != route.key.namespace && (whole(older) || whole(route)))
+    };
+    if let Some(winner) = older.iter().find(stranger) {
+        return Err(conflict(format!("tcp port {port}"), winner));
+    }
+    match older.iter().find_map(|older| Some((older, route.hosts.iter().find(|host| older.hosts.contains(host))?))) {
+        Some((winner, host)) => Err(conflict(format!("{host} on tcp port {port}"), winner)),
+        None => Ok(route.clone()),
+    }
+}
+
+/// Why a namespace may not use a host.
+pub(super) fn not_allowed(host: &HostPattern, owner: &str) -> String {
+    format!("host {host} belongs to namespace {owner}: use another host, or have a WsRoute there delegate it")
+}

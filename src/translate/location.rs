@@ -1,0 +1,322 @@
+//! One entry of `spec.locations` -> a location with every default applied, and what is wrong with it.
+//!
+//! It never knows hosts' owners or other routes. `build` calls it; a location that can't be served answers 503, one whose path
+//! or match can't be understood is left out.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    defaults,
+    references::Context,
+    route::Route,
+    status::{Problem, Report},
+    unsupported::{self, Serves},
+    values,
+};
+use crate::{
+    api::{self, LoadBalancingPolicy, PathType, Policy as ApiPolicy},
+    model::{
+        LocationKey,
+        route::{
+            Action, HeaderEdits, Location, Match, PathPattern, Policy, Proxy, Redirect, RedirectPath, Rewrite, Static, StaticSource,
+            Timeouts, UpgradeMatch, ValueMatch, ValuePattern, WebSocket,
+        },
+    },
+};
+
+/// wsroute.md: the time to connect to one endpoint.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// wsroute.md: a tunnel or connection without a byte either way.
+pub(super) const IDLE: Duration = Duration::from_secs(3600);
+const HANDSHAKE: Duration = Duration::from_secs(15);
+const RESPONSE: Duration = Duration::from_secs(60);
+/// "Service Restart": the client should come back (connection-life.md).
+const RECONNECT_CODE: u16 = 1012;
+
+/// Translates the location at a position of `spec.locations`; `None` where no request could be compared with it.
+///
+/// `unservable` is what keeps every location of the route from being served.
+pub(super) fn translate(
+    context: Context<'_>,
+    route: &Route,
+    position: usize,
+    unservable: Option<&Problem>,
+    report: &mut Report,
+) -> Option<Arc<Location>> {
+    let spec = route.spec.locations.as_deref()?.get(position)?;
+    let label = label(spec);
+    let (path, matching) = match comparable(route, spec, position) {
+        Ok(comparable) => comparable,
+        Err(problem) => {
+            report.unserved(&label, problem.of_location(&label));
+            return None;
+        }
+    };
+    let policy = defaults::merge(&spec.policy, route.spec.defaults.as_ref());
+    let built = unservable.map_or(Ok(()), |problem| Err(problem.clone())).and_then(|()| {
+        let faults: Vec<String> = route.faults_below(&["locations", &position.to_string()]).map(ToString::to_string).collect();
+        if !faults.is_empty() {
+            return Err(Problem::invalid(faults.join("; ")));
+        }
+        let action = action(context, &route.id.namespace, spec, &path, &policy, &mut |problem| report.add(problem.of_location(&label)))?;
+        let edits = |field: &str, edits| values::header_edits(edits).map_err(|wrong| Problem::invalid(format!("{field} {wrong}")));
+        let request = edits("requestHeaders", policy.request_headers.as_ref())?;
+        Ok((action, request, edits("responseHeaders", policy.response_headers.as_ref())?))
+    });
+    let (action, request_headers, response_headers) = built.unwrap_or_else(|problem| {
+        report.unserved(&label, problem.of_location(&label));
+        (Action::Unavailable, HeaderEdits::default(), HeaderEdits::default())
+    });
+    let identity = spec.name.as_deref().map_or_else(|| identity(route, &path, &matching), Arc::from);
+    let key = LocationKey { namespace: route.id.namespace.clone(), identity };
+    let label = label.into();
+    Some(Arc::new(Location { key, route: route.id.clone(), label, path, matching, action, request_headers, response_headers }))
+}
+
+/// How metrics, log and status call a location.
+fn label(spec: &api::Location) -> String {
+    spec.name.clone().or_else(|| spec.path.clone()).unwrap_or_else(|| "/".to_owned())
+}
+
+/// Hosts, path type, path and match in a canonical spelling.
+fn identity(route: &Route, path: &PathPattern, matching: &Match) -> Arc<str> {
+    let mut hosts: Vec<&str> = route.spec.hosts.iter().flatten().map(String::as_str).collect();
+    hosts.sort_unstable();
+    let hosts = if hosts.is_empty() { "*".to_owned() } else { hosts.join(",") };
+    let path = match path {
+        PathPattern::Exact(path) => format!("Exact {path}"),
+        PathPattern::RegularExpression(expression) => format!("RegularExpression {expression}"),
+        PathPattern::Prefix(prefix) => format!("Prefix {prefix}/"),
+    };
+    let matching = match matching {
+        none if *none == Match::default() => String::new(),
+        some => format!(" {}", serde_json::to_string(some).unwrap_or_default()),
+    };
+    format!("{hosts} {path}{matching}").into()
+}
+
+/// What requests are compared with.
+fn comparable(route: &Route, spec: &api::Location, position: usize) -> Result<(PathPattern, Match), Problem> {
+    let position = position.to_string();
+    for field in ["name", "path", "pathType", "match"] {
+        if let Some(fault) = route.faults_below(&["locations", &position, field]).next() {
+            return Err(Problem::invalid(fault.to_string()));
+        }
+    }
+    let same_name = |other: &&api::Location| spec.name.is_some() && other.name == spec.name;
+    if route.spec.locations.iter().flatten().take_while(|other| !std::ptr::eq(*other, spec)).any(|other| same_name(&other)) {
+        return Err(Problem::invalid("another location has the same name: names are identities"));
+    }
+    let raw = spec.path.as_deref().unwrap_or("/");
+    let path = match spec.path_type.unwrap_or(PathType::Prefix) {
+        PathType::Exact => values::path(raw).map(|path| PathPattern::Exact(path.into())),
+        PathType::Prefix => values::path(raw).map(|path| PathPattern::Prefix(path.trim_end_matches('/').into())),
+        PathType::RegularExpression if raw.len() > 512 => Err("has more than 512 bytes".to_owned()),
+        PathType::RegularExpression => values::regex(raw).map(PathPattern::RegularExpression),
+    };
+    let path = path.map_err(|wrong| Problem::invalid(format!("path {wrong}")))?;
+    let matching = spec.matching.as_ref().map(matching).transpose()?.unwrap_or_default();
+    Ok((path, matching))
+}
+
+/// Sorted, so that two matches that mean the same are equal.
+fn matching(spec: &api::Match) -> Result<Match, Problem> {
+    let sorted = |list: Option<&Vec<String>>| {
+        let mut list: Vec<Arc<str>> = list.into_iter().flatten().map(|text| text.as_str().into()).collect();
+        list.sort_unstable();
+        list.dedup();
+        list
+    };
+    let values = |field: &str, list: Option<&Vec<api::ValueMatch>>| {
+        let mut list = list.into_iter().flatten().map(|spec| value_match(field, spec)).collect::<Result<Vec<_>, _>>()?;
+        list.sort_by_cached_key(|value| (value.name.clone(), format!("{:?}", value.value)));
+        list.dedup();
+        Ok::<_, Problem>(list)
+    };
+    let has_subprotocols = spec.subprotocols.as_ref().is_some_and(|names| !names.is_empty());
+    if has_subprotocols && spec.upgrade == Some(api::UpgradeMatch::None) {
+        return Err(Problem::invalid("match.subprotocols are offered by handshakes only, which match.upgrade None does not take"));
+    }
+    Ok(Match {
+        methods: sorted(spec.methods.as_ref()),
+        headers: values("headers", spec.headers.as_ref())?,
+        query: values("query", spec.query.as_ref())?,
+        cookies: values("cookies", spec.cookies.as_ref())?,
+        subprotocols: sorted(spec.subprotocols.as_ref()),
+        upgrade: match spec.upgrade {
+            None => UpgradeMatch::Either,
+            Some(api::UpgradeMatch::WebSocket) => UpgradeMatch::WebSocket,
+            Some(api::UpgradeMatch::None) => UpgradeMatch::None,
+        },
+    })
+}
+
+fn value_match(field: &str, spec: &api::ValueMatch) -> Result<ValueMatch, Problem> {
+    let invalid = |wrong: String| Problem::invalid(format!("match.{field} {}: {wrong}", spec.name));
+    let name: Arc<str> = match field {
+        "headers" => {
+            http::HeaderName::try_from(spec.name.as_str()).map_err(|_| invalid("no name of a header field".to_owned()))?.as_str().into()
+        }
+        _ => spec.name.as_str().into(),
+    };
+    let value = match (&spec.value, &spec.regex) {
+        (Some(value), None) => ValuePattern::Exact(value.as_str().into()),
+        (None, Some(expression)) => ValuePattern::Regex(values::regex(expression).map_err(invalid)?),
+        _ => return Err(invalid("takes exactly one of value and regex".to_owned())),
+    };
+    Ok(ValueMatch { name, value })
+}
+
+/// What a location does. `warn` takes what is wrong with a part of it that does not keep the rest from serving.
+fn action(
+    context: Context<'_>,
+    namespace: &str,
+    spec: &api::Location,
+    path: &PathPattern,
+    policy: &ApiPolicy,
+    warn: &mut dyn FnMut(Problem),
+) -> Result<Action, Problem> {
+    let serves = if spec.backends.is_some() { Serves::Backends } else { Serves::Itself };
+    let mut later = unsupported::of_policy(policy, serves);
+    later.extend(unsupported::of_backends(spec.backends.as_deref().unwrap_or_default(), namespace));
+    if !later.is_empty() {
+        return Err(Problem::not_yet(later.join(" and ")));
+    }
+    match (&spec.backends, &spec.static_, &spec.redirect) {
+        (Some(backends), None, None) => {
+            let (backends, mut problems) = context.backends(namespace, backends);
+            if backends.is_empty() {
+                return Err(problems.pop().unwrap_or_else(|| Problem::invalid("backends is empty: name a service or an address")));
+            }
+            problems.into_iter().for_each(warn);
+            proxy(backends, path, policy).map(|proxy| Action::Proxy(Box::new(proxy))).map_err(Problem::invalid)
+        }
+        (None, Some(spec), None) => files(context, namespace, spec, path).map(Action::Static),
+        (None, None, Some(spec)) => redirect(spec, path).map(Action::Redirect).map_err(Problem::invalid),
+        _ => Err(Problem::invalid("a location takes exactly one of backends, static and redirect")),
+    }
+}
+
+fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
+    let balancing = policy.load_balancing.as_ref().and_then(|balancing| balancing.policy);
+    let upgrades = policy.upgrades.iter().flatten().map(|token| match token.to_ascii_lowercase() {
+        token if token == "websocket" => Err("upgrades can't have websocket: it is always upgraded".to_owned()),
+        token if token.starts_with("h2") || token.starts_with("http/") => {
+            Err(format!("upgrades can't have {token}: its requests would pass by the routes"))
+        }
+        token => Ok(Arc::from(token)),
+    });
+    Ok(Proxy {
+        backends,
+        policy: match balancing {
+            Some(LoadBalancingPolicy::RoundRobin) => Policy::RoundRobin,
+            _ => Policy::LeastConnections,
+        },
+        rewrite: rewrite(policy.rewrite.as_ref(), path)?,
+        host: policy.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref()).map(Arc::from),
+        timeouts: timeouts(policy.timeouts.as_ref())?,
+        websocket: websocket(policy.websocket.as_ref())?,
+        upgrades: upgrades.collect::<Result<_, _>>()?,
+    })
+}
+
+fn rewrite(spec: Option<&api::Rewrite>, path: &PathPattern) -> Result<Option<Rewrite>, String> {
+    let Some(spec) = spec else { return Ok(None) };
+    match (&spec.prefix, &spec.regex, &spec.replacement) {
+        (None, None, None) => Ok(None),
+        (Some(prefix), None, None) => Ok(Some(Rewrite::Prefix(replaced_prefix("rewrite.prefix", prefix, path)?))),
+        (None, Some(regex), Some(replacement)) => {
+            let regex = values::regex(regex).map_err(|wrong| format!("rewrite.regex {wrong}"))?;
+            Ok(Some(Rewrite::Regex { regex, replacement: replacement.as_str().into() }))
+        }
+        _ => Err("rewrite takes either prefix, or regex and replacement".to_owned()),
+    }
+}
+
+fn replaced_prefix(field: &str, prefix: &str, path: &PathPattern) -> Result<Arc<str>, String> {
+    match path {
+        PathPattern::Prefix(_) => values::path(prefix).map(Arc::from).map_err(|wrong| format!("{field} {wrong}")),
+        _ => Err(format!("{field} replaces a Prefix: this location has another pathType")),
+    }
+}
+
+fn timeouts(spec: Option<&api::Timeouts>) -> Result<Timeouts, String> {
+    let spec = spec.cloned().unwrap_or_default();
+    Ok(Timeouts {
+        connect: positive("timeouts.connect", spec.connect, CONNECT)?,
+        handshake: positive("timeouts.handshake", spec.handshake, HANDSHAKE)?,
+        response: spec.response.map_or(Some(RESPONSE), api::Duration::non_zero),
+        idle: spec.idle.map_or(Some(IDLE), api::Duration::non_zero),
+    })
+}
+
+/// A time that `0s` makes no sense for.
+pub(super) fn positive(field: &str, spec: Option<api::Duration>, default: Duration) -> Result<Duration, String> {
+    spec.map_or(Some(default), api::Duration::non_zero)
+        .ok_or_else(|| format!("{field} is 0s: write a time, or leave it out for {}s", default.as_secs()))
+}
+
+fn websocket(spec: Option<&api::WebSocket>) -> Result<WebSocket, String> {
+    let spec = spec.cloned().unwrap_or_default();
+    let origins = spec.origins.iter().flatten().map(|origin| values::origin(origin).map_err(|wrong| format!("websocket.origins {wrong}")));
+    let reconnect_code = spec.reconnect_code.unwrap_or(RECONNECT_CODE);
+    if !matches!(reconnect_code, 1001 | 1012 | 1013 | 4000..=4999) {
+        return Err(format!("websocket.reconnectCode is {reconnect_code}: it takes 1001, 1012, 1013 or 4000 to 4999"));
+    }
+    Ok(WebSocket {
+        subprotocols: spec.subprotocols.iter().flatten().map(|name| name.as_str().into()).collect(),
+        origins: origins.collect::<Result<_, _>>()?,
+        reconnect_code,
+    })
+}
+
+fn files(context: Context<'_>, namespace: &str, spec: &api::Static, path: &PathPattern) -> Result<Static, Problem> {
+    if matches!(path, PathPattern::RegularExpression(_)) {
+        return Err(Problem::invalid("static names files by what follows the path: use pathType Prefix or Exact"));
+    }
+    let field = |name: &str, value: Result<Arc<str>, String>| value.map_err(|wrong| Problem::invalid(format!("static.{name} {wrong}")));
+    let source = match (&spec.config_map, &spec.directory) {
+        (Some(reference), None) if reference.namespace.as_deref().is_some_and(|other| other != namespace) => {
+            return Err(Problem::not_yet("static.configMap.namespace other than the route's"));
+        }
+        (Some(reference), None) => StaticSource::Files(context.files(namespace, reference)?),
+        (None, Some(_)) if !context.options.allow_directories => {
+            return Err(Problem::invalid("static.directory needs --static-root"));
+        }
+        (None, Some(directory)) => StaticSource::Directory(field("directory", values::directory(directory))?),
+        _ => return Err(Problem::invalid("static takes exactly one of configMap and directory")),
+    };
+    let index = spec.index.as_deref().unwrap_or("index.html");
+    if index.contains('/') {
+        return Err(Problem::invalid(format!("static.index \"{index}\" is no name of a file in a folder")));
+    }
+    Ok(Static {
+        source,
+        index: field("index", values::file(index))?,
+        fallback: spec.fallback.as_deref().map(|fallback| field("fallback", values::file(fallback))).transpose()?,
+        cache_control: spec.cache_control.as_deref().map(|value| field("cacheControl", values::header_value(value))).transpose()?,
+    })
+}
+
+fn redirect(spec: &api::Redirect, path: &PathPattern) -> Result<Redirect, String> {
+    let path = match (&spec.path, &spec.prefix) {
+        (None, None) => RedirectPath::Keep,
+        (Some(full), None) => RedirectPath::Full(values::path(full).map_err(|wrong| format!("redirect.path {wrong}"))?.into()),
+        (None, Some(prefix)) => RedirectPath::Prefix(replaced_prefix("redirect.prefix", prefix, path)?),
+        _ => return Err("redirect takes at most one of path and prefix".to_owned()),
+    };
+    if path == RedirectPath::Keep && spec.scheme.is_none() && spec.host.is_none() && spec.port.is_none() {
+        return Err("redirect leads back to itself: give it a scheme, host, port, path or prefix".to_owned());
+    }
+    let scheme = spec.scheme.map(|scheme| match scheme {
+        api::Scheme::Http => "http",
+        api::Scheme::Https => "https",
+    });
+    Ok(Redirect {
+        scheme: scheme.map(Arc::from),
+        host: spec.host.as_deref().map(Arc::from),
+        port: spec.port,
+        path,
+        status: spec.status.unwrap_or(308),
+    })
+}

@@ -1,0 +1,80 @@
+//! Watched objects -> what is to be served, and what a cluster shows of it. Pure: equal objects give an equal table, in whatever order they came.
+//!
+//! It never knows clocks, randomness, sockets or where the objects come from. `control` and `check` call it; `k8s` and
+//! `manifests` speak its [`Change`].
+//!
+//! A WsRoute is read in these steps, a file each: [`Index`] keeps what was told; `route` and `location` turn each route into
+//! locations with every default applied, and say what is wrong; `ownership` decides which hosts it may have; `build` joins them
+//! host by host, in the order of `precedence`; `tcp` does the same for ports; `pools` looks up the endpoints.
+
+mod build;
+mod configmap;
+mod defaults;
+mod endpoints;
+mod index;
+mod layer4;
+mod location;
+pub mod objects;
+mod options;
+mod ownership;
+mod pools;
+mod precedence;
+mod references;
+mod route;
+mod secret;
+mod status;
+mod unsupported;
+mod values;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+pub use index::{Dirty, Index};
+pub use options::{ClassFilter, HasHttps, HostOwnership, Options};
+pub use status::RouteStatus;
+
+use crate::{
+    api,
+    model::{ObjectRef, PoolKey, Table},
+};
+
+/// News of one kind of object, or of an address.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variants are the kinds")]
+#[allow(clippy::large_enum_variant, reason = "a change is moved from a channel into the Index and is gone")]
+pub enum Change {
+    WsRoute(Event<api::WsRoute>),
+    Service(Event<objects::Service>),
+    EndpointSlice(Event<objects::EndpointSlice>),
+    Secret(Event<objects::Secret>),
+    ConfigMap(Event<objects::ConfigMap>),
+    ReferenceGrant(Event<objects::ReferenceGrant>),
+    IngressClass(Event<objects::IngressClass>),
+    Namespace(Event<objects::Namespace>),
+    /// What DNS says about a `host:port` of [`Translated::names`].
+    Address {
+        host_port: Arc<str>,
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+/// What happened to objects of one kind.
+#[derive(Clone, Debug)]
+pub enum Event<T> {
+    /// The object is there, new or changed.
+    Apply(T),
+    /// The object is gone.
+    Delete(ObjectRef),
+    /// These are all there are.
+    Reset(Vec<T>),
+}
+
+/// What is to be served, and what to say about it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translated {
+    /// What is to be served.
+    pub table: Table,
+    /// What to say about each WsRoute that is ours.
+    pub statuses: BTreeMap<ObjectRef, RouteStatus>,
+    /// `host:port` of pools whose host is a name: [`Change::Address`] is to tell what DNS says, again and again.
+    pub names: BTreeMap<Arc<str>, Vec<PoolKey>>,
+}

@@ -1,0 +1,157 @@
+//! What a WsRoute names, looked up: Services and their ports, addresses, ConfigMaps, Secrets.
+//!
+//! It never knows endpoints. `location` and `layer4` call it; its messages name the object and what is there instead.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Index, Options,
+    index::service_port,
+    objects::{Service, ServicePort},
+    pools, secret,
+    status::Problem,
+    values,
+};
+use crate::{
+    api::{self, IntOrString, Reason},
+    model::{
+        ObjectRef, PoolKey,
+        route::{Backend, StaticFile},
+    },
+};
+
+/// Everything that a reference may lead to.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) index: &'a Index,
+    pub(super) options: &'a Options,
+}
+
+impl Context<'_> {
+    /// The pools of some backends, and what is wrong with the others.
+    pub(super) fn backends(&self, namespace: &str, backends: &[api::Backend]) -> (Vec<Backend>, Vec<Problem>) {
+        let mut resolved: Vec<Backend> = Vec::with_capacity(backends.len());
+        let mut problems = Vec::new();
+        for backend in backends {
+            match self.pool(namespace, backend) {
+                Ok(pool) => {
+                    let weight = backend.weight.unwrap_or(1);
+                    match resolved.iter_mut().find(|known| known.pool == pool) {
+                        Some(known) => known.weight += weight,
+                        None => resolved.push(Backend { pool, weight }),
+                    }
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        (resolved, problems)
+    }
+
+    fn pool(&self, namespace: &str, backend: &api::Backend) -> Result<PoolKey, Problem> {
+        match (&backend.service, &backend.address) {
+            (Some(service), None) => {
+                let port =
+                    backend.port.as_ref().ok_or_else(|| Problem::invalid(format!("backend {service} needs port: a number or a name")))?;
+                let port: Arc<str> = match port {
+                    IntOrString::Int(number) => number.to_string().into(),
+                    IntOrString::String(name) => name.as_str().into(),
+                };
+                let service = ObjectRef::new(namespace, service.as_str());
+                self.service_port_exists(&service, &port)?;
+                Ok(PoolKey::Service { service, port })
+            }
+            (None, Some(address)) => {
+                if backend.port.is_some() || backend.namespace.is_some() {
+                    return Err(Problem::invalid(format!("backend {address} takes neither port nor namespace: both belong to service")));
+                }
+                let address = values::address(address).map_err(|wrong| Problem::invalid(format!("address {wrong}")))?;
+                if !self.options.allow_addresses {
+                    let message = format!("backend {address} is an address: start with --allow-addresses, or name a Service");
+                    return Err(Problem::new(Reason::AddressNotAllowed, message));
+                }
+                Ok(PoolKey::Address(address))
+            }
+            _ => Err(Problem::invalid("a backend takes exactly one of service and address")),
+        }
+    }
+
+    fn service_port_exists(&self, name: &ObjectRef, port: &str) -> Result<(), Problem> {
+        if pools::overridden(self.index, self.options, name, port).is_some() {
+            return Ok(());
+        }
+        let missing = || Problem::new(Reason::ServiceNotFound, format!("service {name} does not exist: create it, or name another"));
+        let service = self.index.service(name).ok_or_else(missing)?;
+        if service.spec.type_.as_deref() == Some("ExternalName") {
+            let message = format!("service {name} is of type ExternalName and has no endpoints: use backends[].address");
+            return Err(Problem::new(Reason::ServiceNotFound, message));
+        }
+        match service_port(service, port) {
+            Some(_) => Ok(()),
+            None => Err(Problem::new(Reason::PortNotFound, port_not_found(name, service, port))),
+        }
+    }
+
+    /// The files of a ConfigMap by their path below the location.
+    pub(super) fn files(&self, namespace: &str, reference: &api::ConfigMapFiles) -> Result<Arc<BTreeMap<Arc<str>, StaticFile>>, Problem> {
+        let name = ObjectRef::new(namespace, reference.name.as_str());
+        let missing = || Problem::new(Reason::ConfigMapNotFound, format!("configmap {name} does not exist: create it, or name another"));
+        let files = self.index.files(&name).ok_or_else(missing)?.clone()?;
+        let Some(items) = &reference.items else { return Ok(files) };
+        let mut picked = BTreeMap::new();
+        for item in items {
+            let Some(file) = files.get(item.key.as_str()) else {
+                let keys: Vec<&str> = files.keys().map(|key| &**key).collect();
+                let message = format!("configmap {name} has no key {} (it has: {})", item.key, listed(&keys));
+                return Err(Problem::new(Reason::ConfigMapNotFound, message));
+            };
+            let path = values::file(&item.path).map_err(|wrong| Problem::invalid(format!("static.configMap.items path {wrong}")))?;
+            picked.insert(path, file.clone());
+        }
+        Ok(Arc::new(picked))
+    }
+
+    /// The Secrets of certificates, be they there or not, and what is wrong with them.
+    pub(super) fn certificates(&self, namespace: &str, references: &[api::CertificateRef]) -> (Vec<ObjectRef>, Vec<Problem>) {
+        let mut named = Vec::with_capacity(references.len());
+        let mut problems = Vec::new();
+        for reference in references {
+            if reference.namespace.as_deref().is_some_and(|other| other != namespace) {
+                problems.push(Problem::not_yet("tls.certificates[].namespace other than the route's"));
+                continue;
+            }
+            let name = ObjectRef::new(namespace, reference.secret_name.as_str());
+            problems.extend(self.certificate(&name).err());
+            if !named.contains(&name) {
+                named.push(name);
+            }
+        }
+        (named, problems)
+    }
+
+    /// Whether a Secret holds a certificate that can be served.
+    pub(super) fn certificate(&self, name: &ObjectRef) -> Result<(), Problem> {
+        match self.index.cert(name) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(problem)) => Err(problem.clone()),
+            None => {
+                let message = format!("secret {name} does not exist: create it with type {}", secret::TLS_TYPE);
+                Err(Problem::new(Reason::SecretNotFound, message))
+            }
+        }
+    }
+}
+
+fn port_not_found(name: &ObjectRef, service: &Service, port: &str) -> String {
+    let wanted = if port.parse::<u16>().is_ok() { format!("no port {port}") } else { format!("no port named {port}") };
+    let by_number = port.parse::<u16>().is_ok();
+    let spell = |known: &ServicePort| match &known.name {
+        Some(name) if !by_number => name.clone(),
+        _ => known.port.to_string(),
+    };
+    let known: Vec<String> = service.spec.ports.iter().map(spell).collect();
+    format!("service {name} has {wanted} (it has: {})", listed(&known.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

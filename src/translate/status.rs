@@ -1,0 +1,132 @@
+//! What a cluster shows of a WsRoute: its conditions, and the locations that are not served.
+//!
+//! It never knows timestamps or who writes it: `k8s::status` adds those, `control` logs it, `check` prints it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::api::{Condition, ConditionType, LocationStatus, Reason, Status};
+
+/// Messages of one condition are joined, up to this many.
+const MESSAGES: usize = 8;
+
+/// The condition that a reason is given in.
+fn condition_of(reason: Reason) -> ConditionType {
+    match reason {
+        Reason::Invalid | Reason::HostNotAllowed | Reason::PortNotAllowed | Reason::ListenerNotFound | Reason::NotYetSupported => {
+            ConditionType::Accepted
+        }
+        Reason::Conflicted => ConditionType::Conflicted,
+        _ => ConditionType::ResolvedRefs,
+    }
+}
+
+/// What the translation says about one WsRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RouteStatus {
+    /// The generation of the object that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted` and `ResolvedRefs`, and `Conflicted` where it is true.
+    pub conditions: Vec<Condition>,
+    /// Locations and `tcp` entries that are not served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locations: Vec<LocationStatus>,
+}
+
+impl RouteStatus {
+    /// Whether the whole of the route is served as it asks for.
+    pub fn is_good(&self) -> bool {
+        self.problems().next().is_none() && self.locations.is_empty()
+    }
+
+    /// The conditions that say that something is wrong.
+    pub fn problems(&self) -> impl Iterator<Item = &Condition> {
+        let is_good = |condition: &Condition| (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.to_string());
+        self.conditions.iter().filter(move |condition| !is_good(condition))
+    }
+}
+
+/// Something wrong with a WsRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Why.
+    pub reason: Reason,
+    /// What, and the remedy.
+    pub message: String,
+}
+
+impl Problem {
+    /// Says what is wrong.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    /// A value that no API server would have let in.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Reason::Invalid, message)
+    }
+
+    /// The same, said of a location.
+    #[must_use]
+    pub fn of_location(self, label: &str) -> Self {
+        Self { message: format!("location {label}: {}", self.message), ..self }
+    }
+
+    /// In the schema, but not built yet.
+    pub fn not_yet(field: impl fmt::Display) -> Self {
+        Self::new(Reason::NotYetSupported, format!("{field} is not supported yet: remove it"))
+    }
+}
+
+/// Collects what is wrong with one WsRoute while it is translated.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report {
+    problems: Vec<Problem>,
+    unserved: Vec<LocationStatus>,
+}
+
+impl Report {
+    /// Something is wrong with the route as a whole, or with a part that is served all the same.
+    pub(super) fn add(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// A location or `tcp` entry is not served.
+    pub(super) fn unserved(&mut self, name: &str, problem: Problem) {
+        let unserved = LocationStatus { name: name.to_owned(), reason: problem.reason.to_string(), message: problem.message.clone() };
+        if !self.unserved.contains(&unserved) {
+            self.unserved.push(unserved);
+        }
+        self.add(problem);
+    }
+
+    pub(super) fn into_status(self, observed_generation: Option<i64>) -> RouteStatus {
+        let mut conditions = vec![
+            self.condition(ConditionType::Accepted).unwrap_or_else(|| good(ConditionType::Accepted, Reason::Accepted)),
+            self.condition(ConditionType::ResolvedRefs).unwrap_or_else(|| good(ConditionType::ResolvedRefs, Reason::ResolvedRefs)),
+        ];
+        conditions.extend(self.condition(ConditionType::Conflicted));
+        RouteStatus { observed_generation, conditions, locations: self.unserved }
+    }
+
+    /// The condition that all problems of a type make together: the reason of the first, the messages of them all.
+    fn condition(&self, type_: ConditionType) -> Option<Condition> {
+        let of_type: Vec<&Problem> = self.problems.iter().filter(|problem| condition_of(problem.reason) == type_).collect();
+        let first = of_type.first()?;
+        let messages: Vec<&str> = of_type.iter().take(MESSAGES).map(|problem| problem.message.as_str()).collect();
+        let mut message = messages.join("; ");
+        if of_type.len() > MESSAGES {
+            message.push_str(&format!("; and {} more", of_type.len() - MESSAGES));
+        }
+        let status = if type_ == ConditionType::Conflicted { Status::True } else { Status::False };
+        Some(Condition::new(type_, status, first.reason, message))
+    }
+}
+
+fn good(type_: ConditionType, reason: Reason) -> Condition {
+    Condition::new(type_, Status::True, reason, "")
+}

@@ -1,0 +1,130 @@
+//! What the schema has and this version does not act on. Each such field is named, and its location not served: nothing is ignored silently.
+//!
+//! It never knows what the fields do. `location` and `layer4` call it; an issue that builds a field removes its line here.
+
+use crate::api::{Access, Backend, Drain, HealthCheck, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts, WebSocket};
+
+/// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// From backends.
+    Backends,
+    /// An answer of its own: files or a redirect.
+    Itself,
+}
+
+/// Fields of a location that are not supported yet. A value that means "off" is no use of a field.
+pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
+    let mut fields = guards(policy.limits.as_ref(), policy.access.as_ref());
+    if serves == Serves::Backends {
+        fields.extend(load_balancing(policy.load_balancing.as_ref()));
+        fields.extend(given("affinity", policy.affinity.as_ref()));
+        fields.extend(health_and_drain(policy.health_check.as_ref(), policy.drain.as_ref()));
+        fields.extend(timeouts(policy.timeouts.as_ref()));
+        fields.extend(websocket(policy.websocket.as_ref()));
+    }
+    fields
+}
+
+/// Fields of a `tcp` entry that are not supported yet.
+pub(super) fn of_tcp(tcp: &TcpRoute, namespace: &str) -> Vec<&'static str> {
+    let mut fields = guards(tcp.limits.as_ref(), tcp.access.as_ref());
+    fields.extend(load_balancing(tcp.load_balancing.as_ref()));
+    fields.extend(given("affinity", tcp.affinity.as_ref()));
+    fields.extend(health_and_drain(tcp.health_check.as_ref(), tcp.drain.as_ref()));
+    fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
+    fields.extend(of_backends(&tcp.backends, namespace));
+    fields
+}
+
+/// Fields of backends that are not supported yet. `namespace` is the route's.
+pub(super) fn of_backends(backends: &[Backend], namespace: &str) -> Vec<&'static str> {
+    let mut fields = Vec::new();
+    if backends.iter().any(|backend| backend.tls.is_some()) {
+        fields.push("backends[].tls");
+    }
+    let foreign = |backend: &Backend| backend.namespace.as_deref().is_some_and(|other| other != namespace);
+    if backends.iter().any(foreign) {
+        fields.push("backends[].namespace other than the route's");
+    }
+    fields
+}
+
+fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {
+    field.is_some_and(|field| *field != T::default()).then_some(name)
+}
+
+fn guards(limits: Option<&Limits>, access: Option<&Access>) -> Vec<&'static str> {
+    [given("limits", limits), given("access", access)].into_iter().flatten().collect()
+}
+
+fn health_and_drain(health: Option<&HealthCheck>, drain: Option<&Drain>) -> Vec<&'static str> {
+    [given("healthCheck", health), given("drain", drain)].into_iter().flatten().collect()
+}
+
+fn load_balancing(field: Option<&LoadBalancing>) -> Vec<&'static str> {
+    let Some(LoadBalancing { policy, slow_start, max_connections_per_endpoint, rebalance }) = field else { return Vec::new() };
+    named([
+        (*policy == Some(LoadBalancingPolicy::Random), "loadBalancing.policy Random"),
+        (slow_start.is_some_and(|time| time.non_zero().is_some()), "loadBalancing.slowStart"),
+        (max_connections_per_endpoint.is_some(), "loadBalancing.maxConnectionsPerEndpoint"),
+        (rebalance.is_some(), "loadBalancing.rebalance"),
+    ])
+}
+
+fn timeouts(field: Option<&Timeouts>) -> Vec<&'static str> {
+    let held = field.and_then(|timeouts| timeouts.hold).is_some_and(|hold| hold.non_zero().is_some());
+    named([(held, "timeouts.hold")])
+}
+
+fn websocket(field: Option<&WebSocket>) -> Vec<&'static str> {
+    let Some(WebSocket { ping, max_age, messages, .. }) = field else { return Vec::new() };
+    let pings = ping.as_ref().and_then(|ping| ping.interval).is_some_and(|interval| interval.non_zero().is_some());
+    named([
+        (pings, "websocket.ping"),
+        (max_age.is_some_and(|age| age.non_zero().is_some()), "websocket.maxAge"),
+        (messages.as_ref().is_some_and(|messages| *messages != Default::default()), "websocket.messages"),
+    ])
+}
+
+fn named<const N: usize>(used: [(bool, &'static str); N]) -> Vec<&'static str> {
+    used.into_iter().filter_map(|(used, name)| used.then_some(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(policy: serde_json::Value, serves: Serves) -> Vec<&'static str> {
+        of_policy(&serde_json::from_value(policy).unwrap(), serves)
+    }
+
+    #[test]
+    fn every_field_of_a_later_issue_is_named() {
+        let policy = json!({
+            "loadBalancing": {"policy": "Random", "slowStart": "10s", "maxConnectionsPerEndpoint": 5, "rebalance": {}},
+            "affinity": {"header": "X-User"},
+            "healthCheck": {"passive": {"maxFails": 1}},
+            "timeouts": {"hold": "5s"},
+            "websocket": {"ping": {"interval": "30s"}, "maxAge": "1h", "messages": {"perSecond": 5}},
+            "drain": {"by": "Application"},
+            "limits": {"connections": 5},
+            "access": {"allow": ["10.0.0.0/8"]},
+        });
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 13);
+        assert_eq!(fields(policy, Serves::Itself), ["limits", "access"]);
+    }
+
+    #[test]
+    fn off_and_empty_are_no_use_of_a_field() {
+        let policy = json!({
+            "loadBalancing": {"policy": "RoundRobin", "slowStart": "0s"},
+            "timeouts": {"hold": "0s", "idle": "5m"},
+            "websocket": {"maxAge": "0s", "ping": {"interval": "0s"}},
+            "limits": {},
+        });
+        assert_eq!(fields(policy, Serves::Backends), [""; 0]);
+    }
+}
