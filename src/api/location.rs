@@ -247,12 +247,12 @@ pub struct Redirect {
     #[schemars(length(min = 1, max = 253), regex(pattern = HOST))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// A port; left out of the Location where it is the scheme's own. [default: the listener's public port of the scheme]
+    /// A port. [default: the scheme's own if scheme is given, else the request's]
     #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The whole path, perhaps with a query, which the request's follows. At most one of path and prefix. [default: the request's]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = TARGET))]
+    /// The whole path. At most one of path and prefix. [default: the request's]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// What replaces the location's path, which must be a Prefix. At most one of path and prefix. [default: the location's path]

@@ -67,6 +67,8 @@ pub enum Refusal {
     HandshakeTimeout,
     /// No answer in `timeouts.response`.
     ResponseTimeout,
+    /// A file's permissions are not for us.
+    FileForbidden,
     /// A file could not be read.
     FileUnreadable,
     /// A fault of ours.
@@ -87,7 +89,7 @@ impl Refusal {
             | InvalidBody
             | HandshakeKey
             | HandshakeBody => StatusCode::BAD_REQUEST,
-            Origin => StatusCode::FORBIDDEN,
+            Origin | FileForbidden => StatusCode::FORBIDDEN,
             NotFound => StatusCode::NOT_FOUND,
             MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -131,6 +133,7 @@ impl Refusal {
             HandshakeInvalid => "handshake_invalid",
             HandshakeTimeout => "handshake_timeout",
             ResponseTimeout => "response_timeout",
+            FileForbidden => "file_forbidden",
             FileUnreadable => "file_unreadable",
             Internal => "internal",
         }
@@ -167,6 +170,7 @@ impl Refusal {
             HandshakeInvalid => "the backend's 101 does not answer the handshake\n",
             HandshakeTimeout => "the backend did not answer the handshake in time\n",
             ResponseTimeout => "the backend did not answer in time\n",
+            FileForbidden => "the file may not be read\n",
             FileUnreadable => "the file could not be read\n",
             Internal => "the proxy failed\n",
         }

@@ -157,7 +157,9 @@ mod tests {
     fn a_duration_falls_into_the_first_bucket_that_holds_it() {
         static BOUNDS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(20)];
         let histogram = Histogram::new(&BOUNDS);
-        [10, 11, 20, 21].map(|millis| histogram.observe(Duration::from_millis(millis)));
+        for millis in [10, 11, 20, 21] {
+            histogram.observe(Duration::from_millis(millis));
+        }
         assert_eq!(histogram.buckets().iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2, 1]);
         assert_eq!((histogram.count(), histogram.sum_seconds()), (4, 0.062));
     }
