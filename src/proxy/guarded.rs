@@ -346,3 +346,215 @@ impl Alarm {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const DEADLINES: Deadlines = Deadlines {
+        head: Duration::from_secs(15),
+        body: SECOND,
+        send: Duration::from_secs(60),
+        idle: Duration::from_secs(75),
+        late_head: LATE_HEAD,
+    };
+
+    fn guarded(buffer: usize) -> (DuplexStream, Guarded<DuplexStream>, PhaseHandle) {
+        let (client, socket) = duplex(buffer);
+        let guarded = Guarded::new(socket, Bytes::new(), DEADLINES);
+        let phase = guarded.phase();
+        (client, guarded, phase)
+    }
+
+    async fn read(guarded: &mut Guarded<DuplexStream>) -> io::Result<usize> {
+        guarded.read(&mut [0; 64]).await
+    }
+
+    #[test]
+    fn the_answers_to_a_late_head_have_the_length_they_say() {
+        for answer in [LATE_HEAD, LATE_HEAD_BARE] {
+            let (head, body) = std::str::from_utf8(answer).unwrap().split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_head_gets_408_however_slowly_it_trickles() {
+        let (client, mut guarded, _) = guarded(1024);
+        let began = Instant::now();
+        let serving = async {
+            loop {
+                if let Err(error) = read(&mut guarded).await {
+                    break error;
+                }
+            }
+        };
+        let trickling = async move {
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let trickle = async {
+                while writer.write_all(b"G").await.is_ok() {
+                    tokio::time::sleep(SECOND).await;
+                }
+            };
+            let mut answer = Vec::new();
+            tokio::select! {
+                read = reader.read_to_end(&mut answer) => assert!(read.is_ok()),
+                () = trickle => {}
+            }
+            answer
+        };
+        let (error, answer) = tokio::join!(serving, trickling);
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(answer, LATE_HEAD);
+        assert_eq!(began.elapsed().as_secs(), DEADLINES.head.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_head_behind_an_answer_that_is_not_taken_is_cut() {
+        let (mut client, mut guarded, phase) = guarded(4);
+        let stalled = futures_util::future::poll_immediate(guarded.write_all(b"HTTP/1.1 200")).await;
+        assert!(stalled.is_none());
+        phase.set(Phase::Head);
+        assert_eq!(read(&mut guarded).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(guarded);
+        let mut seen = Vec::new();
+        client.read_to_end(&mut seen).await.unwrap();
+        assert_eq!(seen, b"HTTP");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_its_time_but_not_stall() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        phase.set(Phase::Body);
+        for _ in 0..100 {
+            let (length, ()) = tokio::join!(read(&mut guarded), async {
+                tokio::time::sleep(SECOND * 9 / 10).await;
+                client.write_all(b"piece").await.unwrap();
+            });
+            assert_eq!(length.unwrap(), 5);
+        }
+        let stalled = Instant::now();
+        assert_eq!(read(&mut guarded).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(stalled.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_as_if_the_client_had_left() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        phase.set(Phase::Idle);
+        let began = Instant::now();
+        assert_eq!(read(&mut guarded).await.unwrap(), 0);
+        assert_eq!(began.elapsed().as_secs(), 75);
+        drop(guarded);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "without a word");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_of_the_next_request_begins_a_head() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        phase.set(Phase::Idle);
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(read(&mut guarded).await.unwrap(), 3);
+        assert_eq!(phase.get(), Phase::Head);
+        let began = Instant::now();
+        let (result, ()) = tokio::join!(read(&mut guarded), async {
+            let mut answer = vec![0; LATE_HEAD.len()];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, LATE_HEAD);
+            drop(client);
+        });
+        assert!(result.is_err());
+        assert_eq!(began.elapsed().as_secs(), 15);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_for_a_request_is_a_new_one() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        for _ in 0..3 {
+            phase.set(Phase::Idle);
+            let (length, ()) = tokio::join!(read(&mut guarded), async {
+                tokio::time::sleep(Duration::from_secs(74)).await;
+                client.write_all(b"GET").await.unwrap();
+            });
+            assert_eq!(length.unwrap(), 3, "the alarm set for the wait before must not end this one");
+            phase.set(Phase::Wait);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_awaited_while_the_answer_is_made() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        phase.set(Phase::Wait);
+        let (length, ()) = tokio::join!(read(&mut guarded), async {
+            tokio::time::sleep(Duration::from_secs(86_400)).await;
+            client.write_all(b"next").await.unwrap();
+        });
+        assert_eq!(length.unwrap(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stalls_is_cut_and_a_slow_one_is_not() {
+        let (mut client, mut guarded, phase) = guarded(4);
+        phase.set(Phase::Wait);
+        let (sent, ()) = tokio::join!(guarded.write_all(&[7; 400]), async {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                client.read_exact(&mut [0; 4]).await.unwrap();
+            }
+        });
+        sent.unwrap();
+        let stalled = Instant::now();
+        assert_eq!(guarded.write_all(&[7; 400]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(stalled.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_waits_for_the_clients_own() {
+        let (mut client, guarded, _) = guarded(1024);
+        let began = Instant::now();
+        let ((), ()) = tokio::join!(guarded.close(), async {
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+            // Still on its way when the client heard that this is the end.
+            client.write_all(&[7; 100_000]).await.unwrap();
+            tokio::time::sleep(SECOND).await;
+            drop(client);
+        });
+        assert_eq!(began.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_does_not_wait_for_ever() {
+        let (client, guarded, _) = guarded(1024);
+        let began = Instant::now();
+        guarded.close().await;
+        assert_eq!(began.elapsed().as_secs(), LINGER.as_secs());
+        drop(client);
+        let (mut client, guarded, _) = self::guarded(4096);
+        let ((), sent) = tokio::join!(guarded.close(), async {
+            let mut sent = 0;
+            while client.write_all(&[7; 4096]).await.is_ok() {
+                sent += 4096;
+            }
+            sent
+        });
+        assert!((LINGER_BYTES..=LINGER_BYTES + 8192).contains(&sent), "{sent} bytes were taken");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_first_and_off_with_the_guard() {
+        let (mut client, socket) = duplex(64);
+        let mut guarded = Guarded::new(socket, Bytes::from_static(b"GET / HT"), DEADLINES);
+        let mut head = [0; 3];
+        guarded.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"GET");
+        client.write_all(b"TP").await.unwrap();
+        let (mut socket, ahead) = guarded.into_parts();
+        assert_eq!(ahead, " / HT");
+        let mut rest = [0; 2];
+        socket.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"TP");
+    }
+}
