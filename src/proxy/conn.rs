@@ -4,11 +4,19 @@
 //!
 //! Until its first byte a connection is a socket, a timer and a small task; buffers come with the bytes.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -122,11 +130,14 @@ impl Refused {
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
 Content-Length: 33\r\n\r\nthis port speaks HTTPS, not HTTP\n";
 
+/// What the first read takes: a request's head or a ClientHello is rarely longer.
+const FIRST: usize = 4096;
+
 /// Serves a client from its accepted socket on, to its end or until a tunnel takes it over.
-pub async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, socket: TcpStream, peer: SocketAddr, permit: Permit) {
-    let refused = match arrive(&proxy, &entrance, &socket, peer, permit).await {
+pub async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, mut socket: TcpStream, peer: SocketAddr, permit: Permit) {
+    let refused = match arrive(&proxy, &entrance, &mut socket, peer, permit).await {
         // Boxed, so that a client that sends nothing does not pay for what could follow.
-        Ok(client) => proceed(Arc::clone(&proxy), entrance, socket, client).await,
+        Ok(arrived) => proceed(Arc::clone(&proxy), entrance, socket, arrived).await,
         Err(refused) => Err(refused),
     };
     if let Err(refused) = refused {
@@ -135,8 +146,21 @@ pub async fn serve(proxy: Arc<Proxy>, entrance: Arc<Entrance>, socket: TcpStream
     }
 }
 
-/// Waits for the first byte, where the client is the one to speak first.
-async fn arrive(proxy: &Proxy, entrance: &Entrance, socket: &TcpStream, peer: SocketAddr, mut permit: Permit) -> Result<Arrived, Refused> {
+/// A client that may be served.
+struct Arrived {
+    peer: SocketAddr,
+    permit: Permit,
+    /// The first it sent; empty where the backend may be the one to speak first.
+    read: BytesMut,
+}
+
+async fn arrive(
+    proxy: &Proxy,
+    entrance: &Entrance,
+    socket: &mut TcpStream,
+    peer: SocketAddr,
+    mut permit: Permit,
+) -> Result<Arrived, Refused> {
     let settings = &proxy.settings;
     let peer = canonical(peer);
     let introduced = settings.proxy_protocol != ProxyProtocol::Off;
@@ -145,16 +169,23 @@ async fn arrive(proxy: &Proxy, entrance: &Entrance, socket: &TcpStream, peer: So
     if !stands_for_others && !permit.count_for(peer.ip()) {
         return Err(Refused::PerClientLimit);
     }
-    if (introduced || entrance.client_speaks_first(proxy)) && timeout(settings.header_timeout, socket.readable()).await.is_err() {
-        return Err(Refused::FirstByteTimeout);
-    }
-    Ok(Arrived { peer, permit })
+    let read = if introduced || entrance.client_speaks_first(proxy) {
+        timeout(settings.header_timeout, poll_fn(|cx| poll_first(socket, cx))).await.unwrap_or(Err(Refused::FirstByteTimeout))?
+    } else {
+        BytesMut::new()
+    };
+    Ok(Arrived { peer, permit, read })
 }
 
-/// A client that may be served.
-struct Arrived {
-    peer: SocketAddr,
-    permit: Permit,
+/// Reads through the stack: no buffer is held while there is nothing to read. (tokio takes an accepted socket for readable, so waiting
+/// until it is tells nothing.)
+fn poll_first(socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Result<BytesMut, Refused>> {
+    let mut first = [MaybeUninit::uninit(); FIRST];
+    let mut first = ReadBuf::uninit(&mut first);
+    match ready!(Pin::new(socket).poll_read(cx, &mut first)) {
+        Ok(()) if !first.filled().is_empty() => Poll::Ready(Ok(BytesMut::from(first.filled()))),
+        _ => Poll::Ready(Err(Refused::Gone)),
+    }
 }
 
 fn proceed(
@@ -163,16 +194,21 @@ fn proceed(
     socket: TcpStream,
     arrived: Arrived,
 ) -> Pin<Box<dyn Future<Output = Result<(), Refused>> + Send>> {
-    let local = socket.local_addr().map_or(arrived.peer, canonical);
+    let Arrived { peer, permit, read } = arrived;
     match (&entrance.speaks, proxy.settings.proxy_protocol) {
         // The common way has the small future.
         (Speaks::Http, ProxyProtocol::Off) => Box::pin(async move {
-            let client = entrance.client(arrived, local);
-            speak_http(proxy, client, Socket::Tcp(socket), Bytes::new()).await;
+            let client = entrance.client(peer, local_of(&socket, peer), permit);
+            speak_http(proxy, client, Socket::Tcp(socket), read.freeze()).await;
             Ok(())
         }),
-        _ => Box::pin(Opened { proxy, entrance, socket, read: BytesMut::new() }.run(arrived, local)),
+        _ => Box::pin(Opened { proxy, entrance, socket, read }.run(peer, permit)),
     }
+}
+
+/// Our end of a socket; one that is gone already has none, and nobody will ask.
+fn local_of(socket: &TcpStream, peer: SocketAddr) -> SocketAddr {
+    socket.local_addr().map_or(peer, canonical)
 }
 
 impl Entrance {
@@ -183,17 +219,17 @@ impl Entrance {
         }
     }
 
-    fn client(&self, arrived: Arrived, local: SocketAddr) -> ClientInfo {
+    fn client(&self, peer: SocketAddr, local: SocketAddr, permit: Permit) -> ClientInfo {
         ClientInfo {
-            peer: arrived.peer,
-            socket_peer: arrived.peer,
+            peer,
+            socket_peer: peer,
             local,
             listener: Arc::clone(&self.listener),
             public_port: self.public_port,
             public_https_port: self.public_https_port,
             secure: false,
             sni: None,
-            permit: Arc::new(arrived.permit),
+            permit: Arc::new(permit),
         }
     }
 }
@@ -225,20 +261,18 @@ struct Opened {
 }
 
 impl Opened {
-    async fn run(mut self, mut arrived: Arrived, local: SocketAddr) -> Result<(), Refused> {
-        let socket_peer = arrived.peer;
-        let mut local = local;
-        if let Some((source, destination)) = self.introduction(socket_peer).await? {
-            (arrived.peer, local) = (source, destination);
+    async fn run(mut self, socket_peer: SocketAddr, mut permit: Permit) -> Result<(), Refused> {
+        let (mut peer, mut local) = (socket_peer, local_of(&self.socket, socket_peer));
+        if self.proxy.settings.proxy_protocol != ProxyProtocol::Off {
+            let trusted = self.proxy.settings.trusts(socket_peer.ip());
+            if let Some(introduced) = self.introduction(trusted).await? {
+                (peer, local) = introduced;
+            }
+            if trusted && !permit.count_for(peer.ip()) {
+                return Err(Refused::PerClientLimit);
+            }
         }
-        let settings = &self.proxy.settings;
-        if settings.proxy_protocol != ProxyProtocol::Off
-            && settings.trusts(socket_peer.ip())
-            && !arrived.permit.count_for(arrived.peer.ip())
-        {
-            return Err(Refused::PerClientLimit);
-        }
-        let client = ClientInfo { socket_peer, ..self.entrance.client(arrived, local) };
+        let client = ClientInfo { socket_peer, ..self.entrance.client(peer, local, permit) };
         let entrance = Arc::clone(&self.entrance);
         match &entrance.speaks {
             Speaks::Http => self.http(client).await,
@@ -328,13 +362,9 @@ impl Opened {
     }
 
     /// Whom the PROXY header speaks for, where there is one.
-    async fn introduction(&mut self, peer: SocketAddr) -> Result<Option<(SocketAddr, SocketAddr)>, Refused> {
+    async fn introduction(&mut self, trusted: bool) -> Result<Option<(SocketAddr, SocketAddr)>, Refused> {
         let settings = &self.proxy.settings;
-        let mode = settings.proxy_protocol;
-        if mode == ProxyProtocol::Off {
-            return Ok(None);
-        }
-        let trusted = settings.trusts(peer.ip());
+        let optional = settings.proxy_protocol == ProxyProtocol::Optional;
         let by = Instant::now() + settings.header_timeout;
         loop {
             match proxy_protocol::parse(&self.read) {
@@ -342,7 +372,7 @@ impl Opened {
                     self.read.advance(length);
                     return Ok(addresses);
                 }
-                Start::Other if mode == ProxyProtocol::Optional => return Ok(None),
+                Start::Other if optional => return Ok(None),
                 Start::Unknown => self.more(by, Refused::ProxyHeader).await?,
                 Start::Other | Start::Header(..) | Start::Malformed => return Err(Refused::ProxyHeader),
             }

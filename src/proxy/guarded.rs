@@ -280,7 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guarded<S> {
         }
         if this.ahead.has_remaining() {
             let length = this.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&this.ahead.split_to(length));
+            buffer.put_slice(&this.ahead[..length]);
+            this.ahead.advance(length);
+            if this.ahead.is_empty() {
+                this.ahead = Bytes::new();
+            }
             this.received();
             return Poll::Ready(Ok(()));
         }

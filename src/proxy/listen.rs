@@ -415,3 +415,6 @@ enum PortError {
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
+
+#[cfg(test)]
+mod tests;
