@@ -136,11 +136,20 @@ fn has_header(head: &Head<'_>, name: &HeaderName, value: &Value) -> bool {
 /// The first cookie of the name counts (RFC 6265 5.4: the one of the longest path comes first).
 fn has_cookie(head: &Head<'_>, name: &str, value: &Value) -> bool {
     let fields = head.headers.get_all(header::COOKIE).into_iter();
-    let mut pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
-        let equals = memchr::memchr(b'=', pair)?;
-        Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
-    });
-    pairs.find(|(found, _)| *found == name.as_bytes()).is_some_and(|(_, found)| value.matches(found))
+    let mut pairs = fields.flat_map(|field| cookie_pairs(field.as_bytes()));
+    let found = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    found.is_some_and(|found| value.matches(found))
+}
+
+/// The pairs of a Cookie field, without the spaces around them.
+fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let field = rest?;
+        let end = memchr::memchr(b';', field);
+        rest = end.map(|end| &field[end + 1..]);
+        Some(field[..end.unwrap_or(field.len())].trim_ascii())
+    })
 }
 
 /// The first parameter of the name counts.

@@ -5,18 +5,15 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use regex::RegexBuilder;
 
 use crate::{
     api,
     model::{
+        pattern,
         route::{HeaderEdits, OriginPattern},
         table::HostPattern,
     },
 };
-
-/// A larger program is refused, so that no route can exhaust the memory of all.
-const REGEX_SIZE: usize = 1 << 20;
 
 /// Fields that say how a message is framed or a connection used: an edit would make the two sides read different messages.
 const FRAMING: [&str; 11] = [
@@ -35,9 +32,7 @@ const FRAMING: [&str; 11] = [
 
 /// An expression that compiles, alone and anchored: `a)|(b` does only the latter.
 pub(super) fn regex(expression: &str) -> Result<Arc<str>, String> {
-    let compile = |expression: &str| RegexBuilder::new(expression).size_limit(REGEX_SIZE).build();
-    let compiled = compile(expression).and_then(|_| compile(&format!("^(?:{expression})$")));
-    match compiled {
+    match pattern::anywhere(expression).and_then(|_| pattern::whole(expression)) {
         Ok(_) => Ok(expression.into()),
         Err(regex::Error::CompiledTooBig(_)) => Err(format!("\"{expression}\" is too large once compiled: use smaller repetitions")),
         Err(error) => {
