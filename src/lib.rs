@@ -1,6 +1,7 @@
 //! Carrick: a WebSocket-first ingress controller.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod api;
 pub mod balance;
 pub mod control;

@@ -69,6 +69,7 @@ impl Scrape {
                 series.gauge(&[namespace, route, location, service[0], service[1], service[2]], signed(open.count))
             })
         })?;
+        page.counter("tunnel_panics", "Tunnels that a fault of the proxy ended", self.observed.tunnel_panics)?;
         page.gauges("certificate_expiry_timestamp", "End of a served certificate, since the Unix epoch", Some(&Unit::Seconds), |series| {
             self.observed
                 .certificates
@@ -282,6 +283,7 @@ mod tests {
         };
         let observed = Observed {
             tunnels: vec![tunnels],
+            tunnel_panics: 1,
             certificates: vec![CertificateExpiry { namespace: "default".into(), secret: "shop".into(), not_after: 1_800_000_000 }],
             pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0 }],
         };
@@ -304,6 +306,7 @@ mod tests {
             "carrick_accept_pauses_total{reason=\"descriptors\"} 1".into(),
             "carrick_connections_open 0".into(),
             "carrick_generation 0".into(),
+            "carrick_tunnel_panics_total 1".into(),
             r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat:80",endpoint_pod="chat-0"} 7"#.into(),
             r#"carrick_certificate_expiry_timestamp_seconds{namespace="default",secret="shop"} 1800000000"#.into(),
             r#"carrick_pool_endpoints{pool="default/chat:80",state="ready"} 2"#.into(),

@@ -341,6 +341,8 @@ impl Known {
 pub struct Observed {
     /// Open tunnels of the registry, by where they come from and go to.
     pub tunnels: Vec<OpenTunnels>,
+    /// Tunnels that a fault of ours ended, since the start.
+    pub tunnel_panics: u64,
     /// Certificates served.
     pub certificates: Vec<CertificateExpiry>,
     /// Endpoints of each pool.
