@@ -10,7 +10,7 @@ use super::{IntOrString, ObjectName, Policy, schema::*};
 /// One location: a path, what else must hold, and what it does. Exactly one of backends, static and redirect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.backends), has(self.static), has(self.redirect)].exists_one(x, x)", "exactly one of backends, static and redirect is needed"), rule(r"!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || self.path.matches('^/[^?#\\s]*$')", "path must start with / and have no ?, # or space"), rule("!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || !self.path.matches('//|/[.]{1,2}(/|$)')", "path must have no //, no element . and no element .."), rule("!has(self.path) || !has(self.pathType) || self.pathType != 'RegularExpression' || (size(self.path) <= 512 && type(''.matches(self.path)) == bool)", "path must be a regular expression of at most 512 bytes"), rule("!has(self.pathType) || self.pathType != 'RegularExpression' || has(self.path)", "pathType RegularExpression needs a path"), rule("!has(self.rewrite) || !has(self.rewrite.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "rewrite.prefix needs pathType Prefix"), rule("!has(self.redirect) || !has(self.redirect.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "redirect.prefix needs pathType Prefix"), rule("!has(self.static) || !has(self.pathType) || self.pathType != 'RegularExpression'", "static needs pathType Prefix or Exact")]))]
+#[schemars(extend("x-kubernetes-validations" = [rule("[has(self.backends), has(self.static), has(self.redirect)].exists_one(x, x)", "exactly one of backends, static and redirect is needed"), rule(r"!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || self.path.matches('^/[^?#;\\s]*$')", "path must start with / and have no ?, #, ; or space"), rule("!has(self.path) || (has(self.pathType) && self.pathType == 'RegularExpression') || !self.path.matches('//|/[.]{1,2}(/|$)')", "path must have no //, no element . and no element .."), rule("!has(self.path) || !has(self.pathType) || self.pathType != 'RegularExpression' || (size(self.path) <= 512 && type(''.matches(self.path)) == bool)", "path must be a regular expression of at most 512 bytes"), rule("!has(self.pathType) || self.pathType != 'RegularExpression' || has(self.path)", "pathType RegularExpression needs a path"), rule("!has(self.rewrite) || !has(self.rewrite.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "rewrite.prefix needs pathType Prefix"), rule("!has(self.redirect) || !has(self.redirect.prefix) || !has(self.pathType) || self.pathType == 'Prefix'", "redirect.prefix needs pathType Prefix"), rule("!has(self.static) || !has(self.pathType) || self.pathType != 'RegularExpression'", "static needs pathType Prefix or Exact")]))]
 pub struct Location {
     /// A name, unique in the namespace: its identity in metrics, status and drains, and over edits. [default: hosts, pathType, path and match are its identity]
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
@@ -247,12 +247,12 @@ pub struct Redirect {
     #[schemars(length(min = 1, max = 253), regex(pattern = HOST))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// A port. [default: the scheme's own if scheme is given, else the request's]
+    /// A port; left out of the Location where it is the scheme's own. [default: the listener's public port of the scheme]
     #[schemars(range(min = 1, max = 65535))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The whole path. At most one of path and prefix. [default: the request's]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
+    /// The whole path, perhaps with a query, which the request's follows. At most one of path and prefix. [default: the request's]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = TARGET))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// What replaces the location's path, which must be a Prefix. At most one of path and prefix. [default: the location's path]

@@ -32,7 +32,7 @@ pub struct Policy {
     /// Upgrade tokens that are passed on besides websocket, such as SPDY/3.1, as opaque bytes. [default: none]
     #[schemars(length(max = 8), inner(length(min = 1, max = 64), regex(pattern = UPGRADE)))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = [rule("self.all(u, !u.matches('^(?i)(websocket|h2c)$'))", "websocket is always upgraded, h2c never: leave them out")]))]
+    #[schemars(extend("x-kubernetes-validations" = [rule("self.all(u, !u.matches('^(?i)(websocket|h2.*|http/.*)$'))", "websocket is always upgraded, h2c and HTTP/2 never: leave them out")]))]
     pub upgrades: Option<Vec<String>>,
     /// How much is let in; over it 503, 429 or 413, with a Retry-After. [default: no limit]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,9 @@ pub(super) const UPGRADE: &str = "^[-!#$%&'*+.^_`|~0-9A-Za-z]+(/[-!#$%&'*+.^_`|~
 /// A field value without control characters.
 pub(super) const FIELD_VALUE: &str = r"^([^\x00-\x1f\x7f]|\t)*$";
 /// An absolute path without query and fragment.
-pub(super) const PATH: &str = r"^/[^?#\s]*$";
+pub(super) const PATH: &str = r"^/[^?#;\s]*$";
+/// An absolute path, perhaps with a query.
+pub(super) const TARGET: &str = r"^/[^?#;\s]*([?][^#\s]*)?$";
 /// An Origin of `websocket.origins`.
 pub(super) const ORIGIN: &str =
     "^(SameHost|[*]|(https?://)?([*][.])?[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*(:[0-9]{1,5})?)$";

@@ -94,8 +94,11 @@ impl<'a> Draft<'a> {
         }
         let tls = route.spec.tls.as_ref().map(|spec| host_tls(context, &route.id, spec, &mut report));
         if route.spec.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()) {
-            unservable = Some(Problem::not_yet("tls.clientAuth"));
+            let problem = Problem::not_yet("tls.clientAuth");
+            report.add(problem.clone());
+            unservable = Some(problem);
         }
+        ownership::misdelegated(&route.spec).for_each(|problem| report.add(problem));
         let listeners = listeners(context.options, route, &mut report);
         let count = route.spec.locations.as_ref().map_or(0, Vec::len);
         let locations = (0..count).filter_map(|position| location::translate(context, route, position, unservable.as_ref(), &mut report));

@@ -301,7 +301,11 @@ fn files(context: Context<'_>, namespace: &str, spec: &api::Static, path: &PathP
 fn redirect(spec: &api::Redirect, path: &PathPattern) -> Result<Redirect, String> {
     let path = match (&spec.path, &spec.prefix) {
         (None, None) => RedirectPath::Keep,
-        (Some(full), None) => RedirectPath::Full(values::path(full).map_err(|wrong| format!("redirect.path {wrong}"))?.into()),
+        (Some(full), None) => {
+            let (full, query) = full.split_once('?').map_or((full.as_str(), None), |(full, query)| (full, Some(query)));
+            let full = values::path(full).map_err(|wrong| format!("redirect.path {wrong}"))?;
+            RedirectPath::Full(query.map_or(full.clone(), |query| format!("{full}?{query}")).into())
+        }
         (None, Some(prefix)) => RedirectPath::Prefix(replaced_prefix("redirect.prefix", prefix, path)?),
         _ => return Err("redirect takes at most one of path and prefix".to_owned()),
     };

@@ -4,9 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{HostOwnership, Index, Options, route::Route, values};
+use super::{HostOwnership, Index, Options, route::Route, status::Problem, values};
 use crate::{
-    api::{Delegate, LabelSelector, LabelSelectorOperator},
+    api::{Delegate, LabelSelector, LabelSelectorOperator, WsRouteSpec},
     model::table::HostPattern,
 };
 
@@ -124,6 +124,25 @@ pub(super) fn wildcards_above(host: &HostPattern) -> impl Iterator<Item = HostPa
 /// Whether a path lies below a prefix, by whole elements.
 fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Delegations that reach nobody, or select by something that can't be compared.
+pub(super) fn misdelegated(spec: &WsRouteSpec) -> impl Iterator<Item = Problem> + '_ {
+    spec.delegate.iter().flatten().enumerate().filter_map(|(position, delegate)| {
+        let field = format!("spec.delegate[{position}]");
+        let Some(selector) = &delegate.selector else {
+            let nobody = delegate.namespaces.is_none();
+            return nobody.then(|| Problem::invalid(format!("{field} needs namespaces or a selector")));
+        };
+        let odd = selector.match_expressions.iter().flatten().find(|requirement| {
+            let needs_values = matches!(requirement.operator, LabelSelectorOperator::In | LabelSelectorOperator::NotIn);
+            needs_values == requirement.values.iter().flatten().next().is_none()
+        })?;
+        Some(Problem::invalid(format!(
+            "{field}.selector: {:?} of {} has no values, or values that it does not take",
+            odd.operator, odd.key
+        )))
+    })
 }
 
 /// `meta/v1.LabelSelector`: all must hold; an empty one selects everything.

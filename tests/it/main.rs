@@ -1,1 +1,2 @@
 //! See the modules.
+mod mistakes;
