@@ -322,6 +322,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let this = self.get_mut();
         // hyper flushes only what a write has taken.
         let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        // After an answer hyper does not read again before something is readable, so that the wait for the next request begins here.
+        if this.phase.get() == Phase::Idle && this.read_turn != Some(this.phase.turn()) && this.poll_late(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         this.taken(cx, flushed)
     }
 

@@ -15,6 +15,8 @@ pub mod headers;
 pub mod hello;
 pub mod http;
 pub mod listen;
+#[cfg(test)]
+mod peers;
 pub mod proxy_protocol;
 pub mod refuse;
 mod sent;

@@ -3,6 +3,8 @@
 //! It never knows hosts or paths: the location is decided, the request line printed. `http` calls it; `upgrade` shares [`connect`].
 
 pub mod send;
+#[cfg(test)]
+mod tests;
 
 use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 

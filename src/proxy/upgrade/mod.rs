@@ -3,6 +3,8 @@
 //! It never knows frames. `http` calls [`upgrade`] while hyper owns the client's socket, and [`Switch::open`] once it has it back.
 
 pub mod handshake;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, sync::Arc};
 

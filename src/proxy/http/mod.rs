@@ -42,12 +42,16 @@ use crate::{
 const LONGEST_HEAD: usize = 32 * 1024;
 /// What hyper may gather of a head that is not complete, and of an answer that is not taken.
 const LONGEST_BUFFER: usize = 64 * 1024;
+#[cfg(test)]
+mod tests;
+
 const X_CARRICK_REASON: http::HeaderName = http::HeaderName::from_static("x-carrick-reason");
 
 /// Serves a client's connection to its end, or until a tunnel takes it over.
 pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, socket: Guarded<Socket>) {
     let session = Arc::new(Session { phase: socket.phase(), proxy, client, left: Mutex::new(Left::Closed) });
-    let service = service_fn(|request| Arc::clone(&session).serve(request));
+    // Boxed a request: a connection that waits for its next one holds nothing of the last.
+    let service = service_fn(|request| Box::pin(Arc::clone(&session).serve(request)));
     let mut connection = http1::Builder::new()
         .half_close(false)
         .title_case_headers(true)
@@ -193,7 +197,7 @@ impl Session {
                 };
                 let by = exchange.started + timeouts.handshake;
                 let outgoing = upgrade::Outgoing { method: parts.method, head, headers, expected, by };
-                match upgrade::upgrade(&route, spec, outgoing, &mut exchange.endpoint).await? {
+                match Box::pin(upgrade::upgrade(&route, spec, outgoing, &mut exchange.endpoint)).await? {
                     Outcome::Answered(response) => Ok(response),
                     Outcome::Switched(response, switch) => {
                         exchange.switch = Some(switch);
