@@ -79,7 +79,7 @@ async def browse(url, profile):
         async with connect(tab["webSocketDebuggerUrl"], max_size=None) as devtools:
             page = Page(devtools)
             await page.call("Runtime.enable")
-            await page.call("Emulation.setDeviceMetricsOverride", width=1000, height=640, deviceScaleFactor=2, mobile=False)
+            await page.call("Emulation.setDeviceMetricsOverride", width=1000, height=700, deviceScaleFactor=2, mobile=False)
             await page.call("Page.navigate", url=url)
             await page.until("location.href !== 'about:blank' && document.readyState === 'complete'")
             yield page
@@ -107,8 +107,8 @@ async def test_both_sockets_of_the_page_talk_and_come_back(tmp_path):
             await page.until(shows("#wsapp", "message", "hello"))
             await page.say("#wsapp", "is anybody there?")
             await page.until(shows("#wsapp", "message", "is anybody there?"))
-            await page.say("#wschat", "<b>hello, room</b>")
-            await page.until(shows("#wschat", "message", "<b>hello, room</b>"))
+            await page.say("#wschat", "1 < 2 in this room")
+            await page.until(shows("#wschat", "message", "1 < 2 in this room"))
 
             # A server that goes without a word: a clean Close that says come back, and the page does.
             await page.click("#wsapp [value=vanish]")
