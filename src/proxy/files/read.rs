@@ -225,6 +225,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -261,6 +262,26 @@ mod tests {
         let third = body.frame().await.unwrap().unwrap();
         drop((second, third));
         assert_eq!(body.collect().await.unwrap().to_bytes().len() as u64, 2 * CHUNK);
+    }
+
+    #[tokio::test]
+    async fn hyper_gives_chunks_back_while_it_waits_for_the_next() {
+        let content: Vec<u8> = (0..2_000_000u32).map(|i| (i >> 5) as u8).collect();
+        let file = file(&content);
+        let service = hyper::service::service_fn(async |_: http::Request<hyper::body::Incoming>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(body(&file, [Piece::File(0..2_000_000)])))
+        });
+        let (mut client, server) = tokio::io::duplex(1000);
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
+        let reading = async {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let (served, answer) = tokio::join!(serving, reading);
+        served.unwrap();
+        assert!(answer.ends_with(&content));
     }
 
     #[tokio::test]
