@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod api;
 pub mod balance;
+pub mod check;
 pub mod control;
 pub mod demo;
 pub mod dial;

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Fault,
+    Fault, Severity,
     document::{self, Document, Outcome},
     objects::{Key, Object, Objects, changes},
 };
@@ -119,7 +119,8 @@ impl File {
         let documents = document::parse(&text, path);
         self.text = Some(text);
         for document in &documents {
-            faults.extend(document.faults.iter().map(|(line, reason)| fault(path, *line, reason)));
+            let severity = if matches!(document.object, Outcome::Skipped) { Severity::Skipped } else { Severity::Wrong };
+            faults.extend(document.faults.iter().map(|(line, reason)| Fault { severity, ..fault(path, *line, reason) }));
         }
         // Which object a broken document was can't be told: nothing of the file is taken away or changed, if it was ever good.
         let unknown = documents.iter().any(|document| document.key.is_none() && matches!(document.object, Outcome::Bad));
@@ -172,7 +173,7 @@ fn manifests_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn fault(path: &Path, line: usize, reason: &str) -> Fault {
-    Fault { file: path.to_owned(), line, reason: reason.to_owned() }
+    Fault { file: path.to_owned(), line, severity: Severity::Wrong, reason: reason.to_owned() }
 }
 
 #[cfg(test)]

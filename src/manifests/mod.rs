@@ -21,8 +21,19 @@ pub struct Fault {
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
+    /// How bad it is.
+    pub severity: Severity,
     /// What is wrong and what to do.
     pub reason: String,
+}
+
+/// Whether something is a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The file, the object or the field has no effect, or only a part of it.
+    Wrong,
+    /// It has no meaning here, and may well be there.
+    Skipped,
 }
 
 impl fmt::Display for Fault {

@@ -14,9 +14,12 @@ use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::folder::{Folder, Scan};
+use super::{
+    Fault, Severity,
+    folder::{Folder, Scan},
+};
 use crate::translate::Change;
 
 /// An editor writes in several steps: one look for all of them.
@@ -44,7 +47,12 @@ pub async fn watch(paths: Vec<PathBuf>, changes: mpsc::Sender<Change>) {
         }
         let Some((next, scan)) = look(folder).await else { return };
         folder = next;
-        scan.faults.iter().for_each(|fault| warn!(file = %fault.file.display(), line = fault.line, "{}", fault.reason));
+        for Fault { file, line, severity, reason } in &scan.faults {
+            match severity {
+                Severity::Wrong => warn!(file = %file.display(), line, "{reason}"),
+                Severity::Skipped => info!(file = %file.display(), line, "{reason}"),
+            }
+        }
         for change in scan.changes {
             if changes.send(change).await.is_err() {
                 return;

@@ -31,8 +31,15 @@ pub(super) struct Draft<'a> {
     /// Those that exist.
     pub(super) listeners: Vec<Arc<str>>,
     pub(super) report: Report,
-    locations: Vec<Arc<Location>>,
+    locations: Vec<Candidate>,
     tls: Option<HostTls>,
+}
+
+/// A location, and what became of it on the hosts of its route.
+struct Candidate {
+    location: Arc<Location>,
+    served: bool,
+    refused: Vec<Problem>,
 }
 
 /// A virtual host on its way into the table.
@@ -63,6 +70,7 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
             draft.join(host, &owners, &mut hosts);
         }
     }
+    drafts.iter_mut().for_each(Draft::settle);
     inherit_tls(&mut hosts, &owners);
     let tcp = layer4::translate(context, &mut drafts, &owners);
     let table = table(context, hosts, tcp);
@@ -94,15 +102,15 @@ impl<'a> Draft<'a> {
         }
         let tls = route.spec.tls.as_ref().map(|spec| host_tls(context, &route.id, spec, &mut report));
         if route.spec.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()) {
-            let problem = Problem::not_yet("tls.clientAuth");
-            report.add(problem.clone());
-            unservable = Some(problem);
+            report.add(Problem::not_yet("tls.clientAuth"));
+            unservable.get_or_insert_with(|| Problem::not_yet("tls.clientAuth"));
         }
         ownership::misdelegated(&route.spec).for_each(|problem| report.add(problem));
+        location::faults_of_defaults(route).for_each(|wrong| report.add(Problem::invalid(wrong)));
         let listeners = listeners(context.options, route, &mut report);
         let count = route.spec.locations.as_ref().map_or(0, Vec::len);
         let locations = (0..count).filter_map(|position| location::translate(context, route, position, unservable.as_ref(), &mut report));
-        let locations = locations.collect();
+        let locations = locations.map(|location| Candidate { location, served: false, refused: Vec::new() }).collect();
         Self { route, listeners, report, locations, tls }
     }
 
@@ -111,22 +119,36 @@ impl<'a> Draft<'a> {
         let permit = owners.permit(&self.route.id.namespace, pattern);
         if let Permit::Denied { owner } = &permit {
             let problem = Problem::new(Reason::HostNotAllowed, layer4::not_allowed(pattern, owner));
-            self.locations.iter().for_each(|location| self.report.unserved(&location.label, problem.clone()));
+            self.locations.iter_mut().for_each(|candidate| candidate.refused.push(problem.clone()));
             self.report.add(problem);
             return;
         }
         for listener in &self.listeners {
             let host = hosts.entry((listener.clone(), pattern.clone())).or_default();
-            for location in &self.locations {
-                match host.admit(pattern, location, &permit) {
-                    Ok(()) => host.locations.push(location.clone()),
-                    Err(problem) => self.report.unserved(&location.label, problem),
+            for candidate in &mut self.locations {
+                match host.admit(pattern, &candidate.location, &permit) {
+                    Ok(()) => {
+                        candidate.served = true;
+                        host.locations.push(candidate.location.clone());
+                    }
+                    Err(problem) => candidate.refused.push(problem),
                 }
             }
             if let Some(tls) = &self.tls
                 && let Err(problem) = host.set_tls(pattern, self.route, tls, &permit)
             {
                 self.report.add(problem);
+            }
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// Says which locations no host serves, and of the others, which hosts do not.
+    fn settle(&mut self) {
+        for Candidate { location, served, refused } in &mut self.locations {
+            for problem in refused.drain(..) {
+                if *served { self.report.add(problem) } else { self.report.unserved(&location.label, problem) }
             }
         }
     }
@@ -147,7 +169,11 @@ impl HostDraft {
         }
         match self.taken.get(&(location.path.clone(), location.matching.clone())) {
             Some(winner) => {
-                let message = format!("wsroute {winner} has the same path and match on host {pattern}, and is older: change one of them");
+                let winner = match *winner == location.route {
+                    true => "another location before it".to_owned(),
+                    false => format!("the older wsroute {winner}"),
+                };
+                let message = format!("{winner} has the same path and match on host {pattern}: change one of them");
                 Err(Problem::new(Reason::Conflicted, message).of_location(&location.label))
             }
             None => {

@@ -73,6 +73,20 @@ pub(super) fn translate(
     Some(Arc::new(Location { key, route: route.id.clone(), label, path, matching, action, request_headers, response_headers }))
 }
 
+/// What is wrong in `spec.defaults` by itself, be there a location that it harms or not.
+pub(super) fn faults_of_defaults(route: &Route) -> impl Iterator<Item = String> + '_ {
+    route.spec.defaults.iter().flat_map(|policy| {
+        let faults = [
+            timeouts(policy.timeouts.as_ref()).err(),
+            websocket(policy.websocket.as_ref()).err(),
+            upgrades(policy.upgrades.as_ref()).err(),
+            values::header_edits(policy.request_headers.as_ref()).err().map(|wrong| format!("requestHeaders {wrong}")),
+            values::header_edits(policy.response_headers.as_ref()).err().map(|wrong| format!("responseHeaders {wrong}")),
+        ];
+        faults.into_iter().flatten().map(|wrong| format!("spec.defaults: {wrong}"))
+    })
+}
+
 /// How metrics, log and status call a location.
 fn label(spec: &api::Location) -> String {
     spec.name.clone().or_else(|| spec.path.clone()).unwrap_or_else(|| "/".to_owned())
@@ -199,13 +213,6 @@ fn action(
 
 fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
     let balancing = policy.load_balancing.as_ref().and_then(|balancing| balancing.policy);
-    let upgrades = policy.upgrades.iter().flatten().map(|token| match token.to_ascii_lowercase() {
-        token if token == "websocket" => Err("upgrades can't have websocket: it is always upgraded".to_owned()),
-        token if token.starts_with("h2") || token.starts_with("http/") => {
-            Err(format!("upgrades can't have {token}: its requests would pass by the routes"))
-        }
-        token => Ok(Arc::from(token)),
-    });
     Ok(Proxy {
         backends,
         policy: match balancing {
@@ -216,8 +223,19 @@ fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy
         host: policy.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref()).map(Arc::from),
         timeouts: timeouts(policy.timeouts.as_ref())?,
         websocket: websocket(policy.websocket.as_ref())?,
-        upgrades: upgrades.collect::<Result<_, _>>()?,
+        upgrades: upgrades(policy.upgrades.as_ref())?,
     })
+}
+
+fn upgrades(spec: Option<&Vec<String>>) -> Result<Vec<Arc<str>>, String> {
+    let token = |token: &String| match token.to_ascii_lowercase() {
+        token if token == "websocket" => Err("upgrades can't have websocket: it is always upgraded".to_owned()),
+        token if token.starts_with("h2") || token.starts_with("http/") => {
+            Err(format!("upgrades can't have {token}: its requests would pass by the routes"))
+        }
+        token => Ok(Arc::from(token)),
+    };
+    spec.into_iter().flatten().map(token).collect()
 }
 
 fn rewrite(spec: Option<&api::Rewrite>, path: &PathPattern) -> Result<Option<Rewrite>, String> {
@@ -301,11 +319,7 @@ fn files(context: Context<'_>, namespace: &str, spec: &api::Static, path: &PathP
 fn redirect(spec: &api::Redirect, path: &PathPattern) -> Result<Redirect, String> {
     let path = match (&spec.path, &spec.prefix) {
         (None, None) => RedirectPath::Keep,
-        (Some(full), None) => {
-            let (full, query) = full.split_once('?').map_or((full.as_str(), None), |(full, query)| (full, Some(query)));
-            let full = values::path(full).map_err(|wrong| format!("redirect.path {wrong}"))?;
-            RedirectPath::Full(query.map_or(full.clone(), |query| format!("{full}?{query}")).into())
-        }
+        (Some(full), None) => RedirectPath::Full(values::target(full).map_err(|wrong| format!("redirect.path {wrong}"))?),
         (None, Some(prefix)) => RedirectPath::Prefix(replaced_prefix("redirect.prefix", prefix, path)?),
         _ => return Err("redirect takes at most one of path and prefix".to_owned()),
     };

@@ -93,18 +93,22 @@ impl Context<'_> {
 
     /// The files of a ConfigMap by their path below the location.
     pub(super) fn files(&self, namespace: &str, reference: &api::ConfigMapFiles) -> Result<Arc<BTreeMap<Arc<str>, StaticFile>>, Problem> {
+        let path = |item: &api::ConfigMapItem| {
+            let path = values::file(&item.path).map_err(|wrong| Problem::invalid(format!("static.configMap.items path {wrong}")))?;
+            Ok((item.key.clone(), path))
+        };
+        let items = reference.items.as_ref().map(|items| items.iter().map(path).collect::<Result<Vec<_>, _>>()).transpose()?;
         let name = ObjectRef::new(namespace, reference.name.as_str());
         let missing = || Problem::new(Reason::ConfigMapNotFound, format!("configmap {name} does not exist: create it, or name another"));
         let files = self.index.files(&name).ok_or_else(missing)?.clone()?;
-        let Some(items) = &reference.items else { return Ok(files) };
+        let Some(items) = items else { return Ok(files) };
         let mut picked = BTreeMap::new();
-        for item in items {
-            let Some(file) = files.get(item.key.as_str()) else {
+        for (key, path) in items {
+            let Some(file) = files.get(key.as_str()) else {
                 let keys: Vec<&str> = files.keys().map(|key| &**key).collect();
-                let message = format!("configmap {name} has no key {} (it has: {})", item.key, listed(&keys));
+                let message = format!("configmap {name} has no key {key} (it has: {})", listed(&keys));
                 return Err(Problem::new(Reason::ConfigMapNotFound, message));
             };
-            let path = values::file(&item.path).map_err(|wrong| Problem::invalid(format!("static.configMap.items path {wrong}")))?;
             picked.insert(path, file.clone());
         }
         Ok(Arc::new(picked))

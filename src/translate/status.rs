@@ -76,7 +76,7 @@ impl Problem {
 
     /// In the schema, but not built yet.
     pub fn not_yet(field: impl fmt::Display) -> Self {
-        Self::new(Reason::NotYetSupported, format!("{field} is not supported yet: remove it"))
+        Self::new(Reason::NotYetSupported, format!("{field}: not supported yet, remove it"))
     }
 }
 

@@ -79,6 +79,14 @@ pub(super) fn path(raw: &str) -> Result<String, String> {
     Ok(normal)
 }
 
+/// A path, perhaps with a query.
+pub(super) fn target(raw: &str) -> Result<Arc<str>, String> {
+    match raw.split_once('?') {
+        Some((before, query)) => Ok(format!("{}?{query}", path(before)?).into()),
+        None => path(raw).map(Arc::from),
+    }
+}
+
 /// The byte of two hexadecimal digits; the integer parser alone would take a sign.
 fn escaped(digits: &str) -> Option<u8> {
     digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?

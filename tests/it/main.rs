@@ -1,2 +1,3 @@
 //! See the modules.
+mod golden;
 mod mistakes;
