@@ -3,8 +3,10 @@
 
 pub mod admin;
 pub mod api;
+pub mod app;
 pub mod balance;
 pub mod check;
+pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod dial;

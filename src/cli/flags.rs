@@ -6,13 +6,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
-    time::Duration,
+    sync::Arc,
 };
 
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::{api::duration, model::ObjectRef, telemetry::log::Format};
+use crate::{
+    api::Duration,
+    model::{ObjectRef, PoolKey},
+    telemetry::log::Format,
+};
 
 /// What every server understands.
 #[derive(Clone, Debug, Args)]
@@ -48,28 +52,28 @@ pub struct Flags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "CARRICK_WORKERS")]
     pub workers: Option<u16>,
     /// A client's first byte, and then its whole header section, must be here by then
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration::parse, env = "CARRICK_HEADER_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "15s", env = "CARRICK_HEADER_TIMEOUT")]
     pub header_timeout: Duration,
     /// A request's body may stall this long
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse, env = "CARRICK_BODY_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "CARRICK_BODY_TIMEOUT")]
     pub body_timeout: Duration,
     /// A client may take no byte of its answer this long
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse, env = "CARRICK_SEND_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "60s", env = "CARRICK_SEND_TIMEOUT")]
     pub send_timeout: Duration,
     /// A connection may be idle this long between requests
-    #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = duration::parse, env = "CARRICK_KEEPALIVE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "75s", env = "CARRICK_KEEPALIVE_TIMEOUT")]
     pub keepalive_timeout: Duration,
     /// A TLS handshake must be done by then
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse, env = "CARRICK_TLS_HANDSHAKE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "CARRICK_TLS_HANDSHAKE_TIMEOUT")]
     pub tls_handshake_timeout: Duration,
     /// Folder that `static.directory` is below [default: the manifests' folder]
     #[arg(long, value_name = "DIR", env = "CARRICK_STATIC_ROOT")]
     pub static_root: Option<PathBuf>,
     /// At shutdown, how long open WebSockets and requests may take to end
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse, env = "CARRICK_DRAIN_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", env = "CARRICK_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
     /// At shutdown, how long to wait before that
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse, env = "CARRICK_SHUTDOWN_DELAY")]
+    #[arg(long, value_name = "DURATION", default_value = "0s", env = "CARRICK_SHUTDOWN_DELAY")]
     pub shutdown_delay: Duration,
     /// Networks whose X-Forwarded-*, Forwarded and PROXY header count
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "CARRICK_TRUSTED_PROXIES")]
@@ -102,8 +106,8 @@ pub struct Flags {
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CARRICK_LOG")]
     pub log: String,
     /// How log and access log are written
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CARRICK_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    #[arg(long, value_name = "text|json", default_value = "text", env = "CARRICK_LOG_FORMAT")]
+    pub log_format: Format,
     /// Write a line to standard output for each request and each tunnel that ended
     #[arg(long, env = "CARRICK_ACCESS_LOG")]
     pub access_log: bool,
@@ -242,21 +246,28 @@ pub enum Switch {
     Off,
 }
 
-/// `--log-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+/// `--backend`: an address that stands in for the endpoints of a Service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendFlag {
+    /// Whose endpoints it replaces.
+    pub pool: PoolKey,
+    /// `host:port`.
+    pub address: Arc<str>,
 }
 
-impl From<LogFormat> for Format {
-    fn from(format: LogFormat) -> Self {
-        match format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-        }
+impl FromStr for BackendFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (pool, address) = text.split_once('=')?;
+            let (service, port) = pool.rsplit_once(':')?;
+            let (host, number) = address.rsplit_once(':')?;
+            number.parse::<u16>().ok()?;
+            let named = !host.is_empty() && !port.is_empty();
+            named.then_some(Self { pool: PoolKey::Service { service: object(service).ok()?, port: port.into() }, address: address.into() })
+        };
+        parse().ok_or_else(|| "expected NAMESPACE/SERVICE:PORT=HOST:PORT, such as default/chat:80=127.0.0.1:3000".into())
     }
 }
 
@@ -293,6 +304,16 @@ mod tests {
         assert_eq!("off".parse(), Ok(TcpPorts(None)));
         for bad in ["0-9", "9-8", "a-b", "-", ""] {
             assert!(bad.parse::<TcpPorts>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_backend_replaces_a_port_of_a_service() {
+        let flag: BackendFlag = "default/chat:ws=[::1]:3000".parse().unwrap();
+        let service = ObjectRef::new("default", "chat");
+        assert_eq!(flag, BackendFlag { pool: PoolKey::Service { service, port: "ws".into() }, address: "[::1]:3000".into() });
+        for bad in ["", "chat:80=a:1", "default/chat=a:1", "default/chat:80=a", "default/chat:80=a:x", "default/chat:80=:1"] {
+            assert!(bad.parse::<BackendFlag>().is_err(), "{bad}");
         }
     }
 

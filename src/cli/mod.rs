@@ -4,13 +4,11 @@
 
 mod flags;
 
-pub use flags::{Flags, ListenerFlag, Port, Publish, TcpPorts};
+pub use flags::{BackendFlag, Flags, ListenerFlag, Port, ProxyProtocol, Publish, Switch, TcpPorts};
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-
-use crate::translate::AddressOverride;
 
 /// A WebSocket-first ingress controller that never drops a connection it does not have to.
 #[derive(Debug, Parser)]
@@ -57,14 +55,14 @@ pub struct Manifests {
 }
 
 /// What decides which objects are accepted.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Translation {
     /// Serve only WsRoutes of this IngressClass; every WsRoute where it is not given
     #[arg(long, value_name = "NAME", env = "CARRICK_INGRESS_CLASS")]
     pub ingress_class: Option<String>,
     /// Send what is meant for this port of a Service to HOST:PORT instead; may be repeated
     #[arg(long = "backend", value_name = "NS/SERVICE:PORT=HOST:PORT", value_delimiter = ',', env = "CARRICK_BACKEND")]
-    pub backends: Vec<AddressOverride>,
+    pub backends: Vec<BackendFlag>,
     /// Who may use a host: its owner's namespace alone, or any namespace
     #[arg(long, value_enum, default_value_t = HostOwnership::Namespace, env = "CARRICK_HOST_OWNERSHIP")]
     pub host_ownership: HostOwnership,

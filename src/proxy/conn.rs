@@ -235,6 +235,7 @@ impl Entrance {
 }
 
 async fn speak_http(proxy: Arc<Proxy>, client: ClientInfo, socket: Socket, read: Bytes) {
+    let _serving = proxy.serving.token();
     let guarded = Guarded::new(socket, read, Deadlines::of(&proxy.settings));
     http::serve(proxy, client, guarded).await;
 }

@@ -30,12 +30,14 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use ipnet::IpNet;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     live::Live,
@@ -167,6 +169,9 @@ pub struct Proxy {
     /// Connections to backends that wait for their next request.
     pub pool: Arc<backend::Pool>,
     shutting_down: AtomicBool,
+    told: Notify,
+    /// The HTTP connections that have sent something.
+    serving: TaskTracker,
 }
 
 impl Proxy {
@@ -182,16 +187,33 @@ impl Proxy {
             files,
             pool: backend::Pool::new(),
             shutting_down: AtomicBool::new(false),
+            told: Notify::new(),
+            serving: TaskTracker::new(),
         })
     }
 
-    /// From now on answers end their connection, and the health path of load balancers fails.
+    /// From now on answers end their connection, idle connections end, and the health path of load balancers fails.
     pub fn shut_down(&self) {
-        self.shutting_down.store(true, Relaxed);
+        self.shutting_down.store(true, SeqCst);
+        self.told.notify_waiters();
     }
 
     /// Whether [`Proxy::shut_down`] was called.
     pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down.load(Relaxed)
+        self.shutting_down.load(SeqCst)
+    }
+
+    /// Done once [`Proxy::shut_down`] was called.
+    pub async fn shutting_down(&self) {
+        let told = self.told.notified();
+        if !self.is_shutting_down() {
+            told.await;
+        }
+    }
+
+    /// Done when every request that had begun is answered. Clients that never sent anything are not waited for.
+    pub async fn answered(&self) {
+        self.serving.close();
+        self.serving.wait().await;
     }
 }

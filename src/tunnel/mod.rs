@@ -18,6 +18,8 @@ use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
+pub use close::Reason;
+pub use drain::{Filter, Order};
 pub use io::Socket;
 pub use registry::{Registry, Row};
 

@@ -112,7 +112,7 @@ def gateway():
             [CARRICK, "standalone", "--manifests", str(folder), "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "off",
              "--ops-bind", "127.0.0.1:0", "--admin-bind", "off"]))
         port = int(carrick.wait_line(r"http on \S*?:(\d+)").group(1))
-        carrick.wait_line(r"ready")
+        carrick.wait_line(r"serving a new configuration")
         yield "127.0.0.1", port
 
 

@@ -1,3 +1,14 @@
-//! See the modules.
+//! The whole application on free ports, with real peers; a file a subject.
+
+mod death;
+mod files;
 mod golden;
+mod layering;
 mod mistakes;
+mod overload;
+mod reload;
+mod routing;
+mod shutdown;
+mod support;
+mod tcp;
+mod tls;

@@ -59,7 +59,13 @@ pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, socket: Guarded<Socket
         .max_header_size(LONGEST_HEAD)
         .max_buf_size(LONGEST_BUFFER)
         .serve_connection(TokioIo::new(socket), service);
-    let ended = (&mut connection).await;
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = session.proxy.shutting_down() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
     let left = std::mem::replace(&mut *session.left.lock(), Left::Closed);
     match (ended, left) {
         (Ok(()), Left::Switched(switched)) => {

@@ -1,0 +1,112 @@
+//! Wiring only: which command runs what, on which runtime, and in which order it starts and ends.
+//!
+//! The one module that sees all others; nothing is decided here. `main` calls [`run`], the tests start [`Server`]s.
+
+mod server;
+mod settings;
+mod threads;
+
+use std::{
+    io::{self, Write as _, stdout},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+
+pub use server::{Addresses, Server, Source};
+
+use crate::{
+    api, //check,
+    cli::{Check, Command, Demo, Flags, Port, Publish, Standalone},
+    demo,
+    proxy,
+    telemetry::log::{self, LogError},
+};
+
+/// Runs one command to its end.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Standalone(standalone) => run_standalone(*standalone),
+        Command::Demo(demo) => run_demo(*demo),
+        Command::Check(check) => run_check(&check),
+        Command::Crd(crd) => print(&if crd.reference { api::reference_markdown() } else { api::crd_yaml() }),
+    }
+}
+
+fn run_standalone(standalone: Standalone) -> anyhow::Result<ExitCode> {
+    let flags = standalone.flags.clone();
+    start_log(&flags)?;
+    let source = Source::Manifests { paths: standalone.manifests.paths, translation: standalone.manifests.translation };
+    let server = Server::start(&flags, source)?;
+    print(&server.addresses().to_string())?;
+    serve_until_signalled(server)
+}
+
+/// The page and its sockets on the recipe's ports, or on free ones where those are taken.
+fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
+    let mut flags = demo.flags;
+    start_log(&flags)?;
+    let loopback = |port| io::Result::Ok(Publish::On(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(port)?))));
+    flags.http_port = Some(flags.http_port.map_or_else(|| free_port(8080).map(Port::Number), Ok)?);
+    flags.https_port = flags.https_port.or(Some(Port::Off));
+    flags.ops_bind = Some(flags.ops_bind.map_or_else(|| loopback(9180), Ok)?);
+    flags.admin_bind = Some(flags.admin_bind.map_or_else(|| loopback(9181), Ok)?);
+    let backends = Builder::new_multi_thread().worker_threads(1).thread_name("demo").enable_all().build()?;
+    let servers = backends.block_on(demo::servers()).context("the demo's WebSocket servers could not be started")?;
+    let tcp_port = free_port(9000)?;
+    let server = Server::start(&flags, Source::Text(demo::manifests(&servers, tcp_port)))?;
+    print(&demo::welcome(server.addresses().http(), tcp_port))?;
+    serve_until_signalled(server)
+}
+
+fn run_check(_: &Check) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("soon")
+}
+/*
+fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
+    let report = check::run(&check.paths, &check.requests, &check.headers, &settings::check_options(check))?;
+    print(&report.to_string())?;
+    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+*/
+
+/// This port of loopback if nobody has it, else any free one.
+fn free_port(wanted: u16) -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains; a second signal ends the drain.
+fn serve_until_signalled(server: Server) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        let again = async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        };
+        server.shut_down(again).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn start_log(flags: &Flags) -> Result<(), LogError> {
+    log::init(&flags.log, flags.log_format)?;
+    proxy::gate::raise_descriptor_limit();
+    Ok(())
+}
+
+/// Standard output for programs that read it; a reader that went away is not an error.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,268 @@
+//! One running Carrick: the data side on its runtime, the control side on its own, and the order in which they end.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::available_parallelism,
+};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{settings, threads::Threads};
+use crate::{
+    admin,
+    balance::Balancer,
+    cli::{Flags, Publish, Translation},
+    control,
+    live::Live,
+    manifests,
+    proxy::{
+        Proxy,
+        listen::{self, Bound, Listening},
+    },
+    telemetry::{AccessLog, Metrics},
+    translate::Change,
+    tunnel::{Filter, Order, Reason, Registry},
+};
+
+/// Changes that wait for the control loop; whoever has more of them waits.
+const CHANGES: usize = 1024;
+
+/// Where the objects come from.
+pub enum Source {
+    /// Files, reloaded when they change.
+    Manifests {
+        /// Files and folders.
+        paths: Vec<PathBuf>,
+        /// Which objects are accepted.
+        translation: Translation,
+    },
+    /// A text that never changes.
+    Text(String),
+}
+
+/// A running Carrick. Dropping it ends it at once; [`Server::shut_down`] ends it as SIGTERM does.
+pub struct Server {
+    addresses: Addresses,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    proxy: Arc<Proxy>,
+    ready: Arc<AtomicBool>,
+    listening: Listening,
+    flags: Flags,
+    written: CancellationToken,
+    writing: Option<JoinHandle<()>>,
+    // The order of the fields is the order of their end.
+    _control: Threads,
+    data: Threads,
+}
+
+impl Server {
+    /// Binds every port and starts both halves. What is served follows as soon as it is read.
+    pub fn start(flags: &Flags, source: Source) -> anyhow::Result<Self> {
+        let workers = flags.workers.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
+        let data = Threads::start("data", workers).context("the data runtime could not be started")?;
+        let control = Threads::start("control", 1).context("the control runtime could not be started")?;
+
+        let metrics = Arc::<Metrics>::default();
+        let written = CancellationToken::new();
+        let (access, writing) = start_access_log(flags, &metrics, &control, &written);
+        let live = Live::new(Balancer::new(), Arc::clone(&metrics));
+        let registry = Registry::new(access.clone());
+        let settings = settings::proxy(flags, static_root(&source));
+        let proxy = Proxy::new(settings, Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), access);
+        let listening = data.block_on({
+            let proxy = Arc::clone(&proxy);
+            async move { listen::start(&proxy).await }
+        })?;
+
+        let ready = Arc::new(AtomicBool::new(true));
+        let state = admin::State::new(Arc::clone(&live), Arc::clone(&registry), metrics, Arc::clone(&ready), data.handle().clone());
+        let bind = |flag: Option<Publish>, default: &str| flag.map_or_else(|| default.parse().ok(), Publish::address);
+        let ops = bind(flags.ops_bind, "[::]:9180").map(|at| start_admin(&control, at, state.clone(), admin::Role::Ops)).transpose()?;
+        let admin = bind(flags.admin_bind, "127.0.0.1:9181").map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
+        let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
+
+        start_control(&control, flags, source, &addresses, &live);
+        Ok(Self { addresses, live, registry, proxy, ready, listening, flags: flags.clone(), written, writing, _control: control, data })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What it serves.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Ends as SIGTERM asks for: not ready, every tunnel told, every answer finished; `now` or the drain timeout cuts it short.
+    ///
+    /// The ports stay open until the end: closing a listener resets those who wait in its queue.
+    pub async fn shut_down(self, now: impl Future<Output = ()>) {
+        self.ready.store(false, Ordering::Relaxed);
+        let drained = async {
+            sleep(self.flags.shutdown_delay.0).await;
+            self.proxy.shut_down();
+            let from = Instant::now();
+            let told = self.registry.drain(&Order { filter: Filter::All, from, until: from, reason: Reason::Shutdown });
+            tracing::info!(tunnels = told, "shutting down: every open tunnel is told");
+            let ended = async { tokio::join!(self.registry.emptied(), self.proxy.answered()) };
+            if timeout(self.flags.drain_timeout.0, ended).await.is_err() {
+                tracing::warn!(tunnels = self.registry.len(), "the drain timeout is over: what is still open is cut");
+            }
+        };
+        tokio::select! { () = drained => {}, () = now => tracing::warn!("told again: what is still open is cut") }
+        let Self { listening, data, written, writing, .. } = self;
+        let closed = data.handle().spawn(listening.close());
+        if closed.await.is_err() {
+            tracing::error!("the listeners did not end well");
+        }
+        drop(data); // the last lines come from what is cut here
+        written.cancel();
+        if let Some(writing) = writing {
+            // A panic of the writer has been reported by its runtime.
+            let _ = writing.await;
+        }
+    }
+}
+
+fn start_admin(control: &Threads, at: SocketAddr, state: admin::State, role: admin::Role) -> anyhow::Result<SocketAddr> {
+    control
+        .block_on(admin::serve(at, state, role))
+        .with_context(|| format!("{at} can not be listened on; choose another with --ops-bind or --admin-bind"))
+}
+
+/// The access log, and the task that writes it until `written` is cancelled.
+fn start_access_log(
+    flags: &Flags,
+    metrics: &Arc<Metrics>,
+    threads: &Threads,
+    written: &CancellationToken,
+) -> (AccessLog, Option<JoinHandle<()>>) {
+    if !flags.access_log {
+        return (AccessLog::off(), None);
+    }
+    let (access, writer) = AccessLog::new(flags.log_format, Arc::clone(metrics));
+    (access, Some(threads.handle().spawn(writer.run(tokio::io::stdout(), written.clone().cancelled_owned()))))
+}
+
+fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, live: &Arc<Live>) {
+    let (send, changes) = mpsc::channel(CHANGES);
+    let (latest, _) = watch::channel(Arc::default());
+    let handle = threads.handle();
+    let options = match source {
+        Source::Manifests { paths, translation } => {
+            handle.spawn(manifests::watch(paths, send));
+            settings::server_options(flags, &translation, addresses)
+        }
+        Source::Text(text) => {
+            handle.spawn(feed(text, send));
+            settings::server_options(flags, &Translation::default(), addresses)
+        }
+    };
+    handle.spawn(control::run(changes, options, Arc::clone(live), latest));
+}
+
+/// Hands a text over, and keeps the channel open: it is all there ever is.
+async fn feed(text: String, changes: mpsc::Sender<Change>) {
+    let (objects, faults) = manifests::parse(&text);
+    for fault in faults {
+        tracing::error!("{fault}");
+    }
+    for change in objects {
+        if changes.send(change).await.is_err() {
+            return;
+        }
+    }
+    changes.closed().await;
+}
+
+/// The folder of the first manifest.
+fn static_root(source: &Source) -> Option<PathBuf> {
+    let Source::Manifests { paths, .. } = source else { return None };
+    let first = paths.first()?;
+    Some(if first.is_dir() {
+        first.clone()
+    } else {
+        first.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    })
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    bound: Vec<Bound>,
+    ops: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Plain HTTP of the default listener.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.find(|bound| !bound.https && &*bound.listener == "default")
+    }
+
+    /// HTTPS of the default listener.
+    pub fn https(&self) -> Option<SocketAddr> {
+        self.find(|bound| bound.https && &*bound.listener == "default")
+    }
+
+    /// Plain HTTP of a listener.
+    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
+        self.find(|bound| !bound.https && &*bound.listener == name)
+    }
+
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub fn ops(&self) -> Option<SocketAddr> {
+        self.ops
+    }
+
+    /// `/debug`.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The listeners, and whether each has an HTTPS port.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.bound.iter().map(|bound| (&bound.listener, self.bound.iter().any(|other| other.https && other.listener == bound.listener)))
+    }
+
+    /// Every port that is ours.
+    pub fn ports(&self) -> BTreeSet<u16> {
+        self.bound.iter().map(|bound| bound.address).chain(self.ops).chain(self.admin).map(|address| address.port()).collect()
+    }
+
+    fn find(&self, is_it: impl Fn(&&Bound) -> bool) -> Option<SocketAddr> {
+        self.bound.iter().find(is_it).map(|bound| bound.address)
+    }
+}
+
+impl fmt::Display for Addresses {
+    /// A line each, for people and for programs that gave port 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Bound { listener, https, address } in &self.bound {
+            writeln!(f, "{} on {address} ({listener})", if *https { "https" } else { "http" })?;
+        }
+        for (what, address) in [("ops", self.ops), ("admin", self.admin)] {
+            if let Some(address) = address {
+                writeln!(f, "{what} on {address}")?;
+            }
+        }
+        Ok(())
+    }
+}

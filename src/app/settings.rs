@@ -1,0 +1,102 @@
+//! Flags as the settings of the modules that serve.
+//!
+//! The only place that knows both sides; no default is chosen here but those that depend on other flags.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::server::Addresses;
+use crate::{
+    cli::{self, Check, Flags, Switch, TcpPorts, Translation},
+    model::PoolKey,
+    proxy::{self, ListenerSettings, Settings, files::Layout},
+    translate::{ClassFilter, HasHttps, HostOwnership, Options},
+};
+
+/// What the command line calls the listener of `--http-port` and `--https-port`.
+const DEFAULT_LISTENER: &str = "default";
+
+/// The data side. `root` is the static root where the flags name none.
+pub fn proxy(flags: &Flags, root: Option<PathBuf>) -> Settings {
+    let port = |flag: Option<cli::Port>, default| flag.map_or(Some(default), cli::Port::number);
+    let default = ListenerSettings {
+        name: DEFAULT_LISTENER.into(),
+        http: port(flags.http_port, 8080),
+        https: port(flags.https_port, 8443),
+        public_http_port: flags.public_http_port,
+        public_https_port: flags.public_https_port,
+    };
+    let named = flags.listeners.iter().map(|listener| ListenerSettings {
+        name: listener.name.as_str().into(),
+        http: listener.http,
+        https: listener.https,
+        public_http_port: None,
+        public_https_port: None,
+    });
+    Settings {
+        bind: flags.bind,
+        listeners: std::iter::once(default).chain(named).collect(),
+        tcp_ports: flags.tcp_ports.0.clone(),
+        header_timeout: flags.header_timeout.0,
+        body_timeout: flags.body_timeout.0,
+        send_timeout: flags.send_timeout.0,
+        keepalive_timeout: flags.keepalive_timeout.0,
+        tls_handshake_timeout: flags.tls_handshake_timeout.0,
+        static_root: flags.static_root.clone().or(root),
+        static_layout: Layout::Shared,
+        trusted_proxies: flags.trusted_proxies.clone(),
+        proxy_protocol: match flags.proxy_protocol {
+            cli::ProxyProtocol::Off => proxy::ProxyProtocol::Off,
+            cli::ProxyProtocol::Optional => proxy::ProxyProtocol::Optional,
+            cli::ProxyProtocol::Required => proxy::ProxyProtocol::Required,
+        },
+        tls_terminated_upstream: flags.tls_terminated_upstream,
+        lb_health_path: flags.lb_health_path.as_deref().map(Into::into),
+        refusal_header: flags.refusal_header == Switch::On,
+        forwarded: flags.forwarded,
+        max_connections: flags
+            .max_connections
+            .map_or_else(|| proxy::gate::default_max_connections(proxy::gate::raise_descriptor_limit()), |max| max as usize),
+        max_connections_per_client: flags.max_connections_per_client as usize,
+    }
+}
+
+/// The translation for a server that listens at these addresses.
+pub fn server_options(flags: &Flags, translation: &Translation, addresses: &Addresses) -> Options {
+    let listeners = addresses.listeners().map(|(name, https)| (name.clone(), if https { HasHttps::Yes } else { HasHttps::No }));
+    Options {
+        own_ports: addresses.ports(),
+        default_tls_secret: flags.default_tls_secret.clone(),
+        ..options(translation, &flags.tcp_ports, listeners.collect())
+    }
+}
+
+/// The translation for `carrick check`, which listens nowhere: every listener is taken to have HTTPS.
+pub fn check_options(check: &Check) -> Options {
+    let names = check.listeners.iter().map(String::as_str).chain([DEFAULT_LISTENER]);
+    options(&check.translation, &check.tcp_ports, names.map(|name| (name.into(), HasHttps::Yes)).collect())
+}
+
+fn options(translation: &Translation, tcp_ports: &TcpPorts, listeners: BTreeMap<Arc<str>, HasHttps>) -> Options {
+    let mut backends: BTreeMap<PoolKey, Vec<Arc<str>>> = BTreeMap::new();
+    for flag in &translation.backends {
+        backends.entry(flag.pool.clone()).or_default().push(flag.address.clone());
+    }
+    Options {
+        class: translation.ingress_class.as_deref().map_or(ClassFilter::All, |name| ClassFilter::Class(name.into())),
+        host_ownership: match translation.host_ownership {
+            cli::HostOwnership::Namespace => HostOwnership::Namespace,
+            cli::HostOwnership::Shared => HostOwnership::Shared,
+        },
+        allow_addresses: true,
+        allow_directories: true,
+        tcp_ports: tcp_ports.0.clone(),
+        own_ports: BTreeSet::new(),
+        listeners,
+        backends,
+        default_tls_secret: None,
+    }
+}

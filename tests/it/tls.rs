@@ -1,0 +1,119 @@
+//! HTTPS and wss: certificates by name, swapped live; versions; redirects.
+
+use rustls::ClientConfig;
+use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::client_async;
+
+use crate::support::{
+    client::{get, raw, rest, status},
+    eventually,
+    gateway::Gateway,
+    manifest::{all, route, service},
+    peers::Echo,
+    soon,
+    tls::{Identity, client, connect, connect_with},
+};
+
+fn https(name: &str, host: &str, more: &str) -> String {
+    route(
+        name,
+        &format!(
+            "hosts: [{host}]\ntls: {{certificates: [{{secretName: {name}}}]{more}}}\nlocations:\n- {{path: /, redirect: {{path: /{name}}}}}"
+        ),
+    )
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn each_name_gets_its_own_certificate_and_a_new_one_without_a_restart() {
+    let (a, b) = (Identity::new("a.test"), Identity::new("b.test"));
+    let routes = all([https("a", "a.test", ""), https("b", "b.test", "")]);
+    let gateway = Gateway::start(&all([a.secret("a"), b.secret("b"), routes.clone()])).await;
+    let mut open = connect(gateway.https(), &a).await.unwrap();
+    connect(gateway.https(), &b).await.unwrap();
+    let renewed = Identity::new("a.test");
+    gateway.change(&all([renewed.secret("a"), b.secret("b"), routes])).await;
+    connect(gateway.https(), &renewed).await.unwrap();
+    assert!(connect(gateway.https(), &a).await.is_err(), "the old certificate is gone");
+    open.write_all(REQUEST).await.unwrap();
+    assert_eq!(status(&rest(&mut open).await), 308, "who was connected stays");
+}
+
+#[tokio::test]
+async fn plain_http_is_sent_to_https_only_while_a_certificate_is_served() {
+    let a = Identity::new("a.test");
+    let gateway = Gateway::with(&["--public-https-port", "443"], &https("a", "a.test", "")).await;
+    let location = async || {
+        let answer = get(gateway.http, "a.test", "/x?y").await;
+        answer.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().to_owned()
+    };
+    assert!(location().await.ends_with("/a?y"), "no certificate, no redirect");
+    gateway.change(&all([a.secret("a"), https("a", "a.test", "")])).await;
+    assert_eq!(location().await, "https://a.test/x?y");
+    let challenge = get(gateway.http, "a.test", "/.well-known/acme-challenge/token").await;
+    assert!(!challenge.contains("Location: https://"), "{challenge}");
+}
+
+#[tokio::test]
+async fn the_lowest_version_is_the_hosts_own() {
+    let (old, new) = (Identity::new("old.test"), Identity::new("new.test"));
+    let routes = all([https("old", "old.test", ""), https("new", "new.test", ", minVersion: \"1.3\"")]);
+    let gateway = Gateway::start(&all([old.secret("old"), new.secret("new"), routes])).await;
+    let only_1_2 = |identity: &Identity| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(
+            rustls::pki_types::pem::PemObject::pem_slice_iter(identity.certificate.as_bytes()).map(Result::unwrap),
+        );
+        std::sync::Arc::new(
+            ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12]).with_root_certificates(roots).with_no_client_auth(),
+        )
+    };
+    connect_with(gateway.https(), "old.test", only_1_2(&old)).await.unwrap();
+    assert!(connect_with(gateway.https(), "new.test", only_1_2(&new)).await.is_err());
+    connect(gateway.https(), &new).await.unwrap();
+}
+
+#[tokio::test]
+async fn http_1_1_is_what_alpn_agrees_on() {
+    let a = Identity::new("a.test");
+    let gateway = Gateway::start(&all([a.secret("a"), https("a", "a.test", "")])).await;
+    let socket = connect_with(gateway.https(), "a.test", client(&a, &["h2", "http/1.1"])).await.unwrap();
+    assert_eq!(socket.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
+    assert!(connect_with(gateway.https(), "a.test", client(&a, &["h2"])).await.is_err());
+}
+
+#[tokio::test]
+async fn an_unknown_name_gets_the_default_certificate_and_404() {
+    let (a, fallback) = (Identity::new("a.test"), Identity::new("nobody.test"));
+    let manifests = all([a.secret("a"), fallback.secret("fallback"), https("a", "a.test", "")]);
+    let gateway = Gateway::with(&["--default-tls-secret", "default/fallback"], &manifests).await;
+    let mut socket = connect(gateway.https(), &fallback).await.unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: nobody.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(status(&rest(&mut socket).await), 404);
+}
+
+#[tokio::test]
+async fn wss_is_ws_over_tls() {
+    let (a, echo) = (Identity::new("a.test"), Echo::start("echo").await);
+    let spec = "hosts: [a.test]\ntls: {certificates: [{secretName: a}]}\nlocations:\n- {path: /, backends: [{service: app, port: 80}]}";
+    let gateway = Gateway::start(&all([a.secret("a"), service("app", &[echo.at]), route("r", spec)])).await;
+    let tls = connect(gateway.https(), &a).await.unwrap();
+    let (mut socket, _) = soon("the handshake", client_async("wss://a.test/", tls)).await.unwrap();
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    assert_eq!(soon("the greeting", socket.next()).await.unwrap().unwrap(), Message::text("echo"));
+    let big = Message::binary(vec![3; 3 << 20]);
+    socket.send(big.clone()).await.unwrap();
+    assert_eq!(soon("the echo", socket.next()).await.unwrap().unwrap(), big);
+    socket.close(None).await.unwrap();
+    assert!(matches!(soon("the answer", socket.next()).await, Some(Ok(Message::Close(_)))));
+    eventually("the backend's socket is closed", async || echo.open() == 0).await;
+}
+
+#[tokio::test]
+async fn plain_http_on_the_https_port_ends_the_connection() {
+    let gateway = Gateway::start(&https("a", "a.test", "")).await;
+    let answer = raw(gateway.https(), REQUEST).await;
+    assert!(!answer.contains("HTTP/1.1 2") && !answer.contains("HTTP/1.1 3"), "{answer:?}");
+}
