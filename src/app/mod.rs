@@ -21,10 +21,9 @@ use tokio::{
 pub use server::{Addresses, Server, Source};
 
 use crate::{
-    api, //check,
+    api,
     cli::{Check, Command, Demo, Flags, Port, Publish, Standalone},
-    demo,
-    proxy,
+    demo, proxy,
     telemetry::log::{self, LogError},
 };
 
@@ -64,16 +63,9 @@ fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
     serve_until_signalled(server)
 }
 
-fn run_check(_: &Check) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("soon")
-}
-/*
 fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
-    let report = check::run(&check.paths, &check.requests, &check.headers, &settings::check_options(check))?;
-    print(&report.to_string())?;
-    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    anyhow::bail!("not wired: {:?}", settings::check_options(check))
 }
-*/
 
 /// This port of loopback if nobody has it, else any free one.
 fn free_port(wanted: u16) -> io::Result<u16> {

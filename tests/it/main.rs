@@ -2,7 +2,6 @@
 
 mod death;
 mod files;
-mod golden;
 mod layering;
 mod mistakes;
 mod overload;
