@@ -21,7 +21,7 @@ use tokio::{
 pub use server::{Addresses, Server, Source};
 
 use crate::{
-    api,
+    api, check,
     cli::{Check, Command, Demo, Flags, Port, Publish, Standalone},
     demo, proxy,
     telemetry::log::{self, LogError},
@@ -64,7 +64,9 @@ fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
 }
 
 fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not wired: {:?}", settings::check_options(check))
+    let report = check::run(&check.paths, &check.requests, &check.headers, &settings::check_options(check))?;
+    print(&report.to_string())?;
+    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// This port of loopback if nobody has it, else any free one.

@@ -2,6 +2,7 @@
 
 mod death;
 mod files;
+mod golden;
 mod layering;
 mod mistakes;
 mod overload;
