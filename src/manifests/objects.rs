@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     api::WsRoute,
-    model::ObjectRef,
     translate::{
         Change, Event,
         objects::{ConfigMap, EndpointSlice, IngressClass, Metadata, Namespace, ReferenceGrant, Secret, Service},
@@ -59,21 +58,25 @@ impl Kind {
             Kind::Namespace | Kind::IngressClass => "",
             _ => metadata.namespace.as_deref().unwrap_or("default"),
         };
-        Key { kind: self, name: ObjectRef::new(namespace, metadata.name.as_str()) }
+        Key { kind: self, namespace: namespace.to_owned(), name: metadata.name.clone() }
     }
 }
 
 /// One object of one kind. Prints as `service default/chat`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    pub(super) kind: Kind,
-    pub(super) name: ObjectRef,
+    kind: Kind,
+    namespace: String,
+    name: String,
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = format!("{:?}", self.kind).to_lowercase();
-        if self.name.namespace.is_empty() { write!(f, "{kind} {}", self.name.name) } else { write!(f, "{kind} {}", self.name) }
+        match self.namespace.as_str() {
+            "" => write!(f, "{kind} {}", self.name),
+            namespace => write!(f, "{kind} {namespace}/{}", self.name),
+        }
     }
 }
 

@@ -72,7 +72,9 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     }
     drafts.iter_mut().for_each(Draft::settle);
     inherit_tls(&mut hosts, &owners);
-    let tcp = layer4::translate(context, &mut drafts, &owners);
+    let tcp = layer4::translate(context, &mut drafts, &owners, |listener, name| {
+        hosts.get(&(listener.clone(), name.clone()))?.tls.as_ref().map(|(route, _)| route)
+    });
     let table = table(context, hosts, tcp);
     let names = pools::names(index, options, table.pools.keys());
     let statuses = drafts.into_iter().map(|draft| (draft.route.id.clone(), draft.report.into_status(draft.route.generation))).collect();
@@ -147,9 +149,11 @@ impl Draft<'_> {
     /// Says which locations no host serves, and of the others, which hosts do not.
     fn settle(&mut self) {
         for Candidate { location, served, refused } in &mut self.locations {
-            for problem in refused.drain(..) {
-                if *served { self.report.add(problem) } else { self.report.unserved(&location.label, problem) }
+            let mut refused = refused.drain(..);
+            if !*served && let Some(problem) = refused.next() {
+                self.report.unserved(&location.label, problem);
             }
+            refused.for_each(|problem| self.report.add(problem));
         }
     }
 }

@@ -23,7 +23,14 @@ use crate::{
 };
 
 /// The routes of each port, and who had to give way.
-pub(super) fn translate(context: Context<'_>, drafts: &mut [Draft<'_>], owners: &Owners<'_>) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
+///
+/// `terminated` tells which route asks for TLS of a host of layer 7: such a name is not passed through on the same port.
+pub(super) fn translate<'h>(
+    context: Context<'_>,
+    drafts: &mut [Draft<'_>],
+    owners: &Owners<'_>,
+    terminated: impl Fn(&Arc<str>, &HostPattern) -> Option<&'h ObjectRef>,
+) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
     let mut ports: BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> = BTreeMap::new();
     for draft in drafts {
         let entries = draft.route.spec.tcp.as_deref().unwrap_or_default();
@@ -38,7 +45,7 @@ pub(super) fn translate(context: Context<'_>, drafts: &mut [Draft<'_>], owners: 
                 Ok(Entry { route, ports: wanted, problems }) => {
                     problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
                     for port in wanted {
-                        match admitted(&ports, &port, &route) {
+                        match not_terminated(&port, &route, &terminated).and_then(|()| admitted(&ports, &port, &route)) {
                             Ok(route) => ports.entry(port).or_default().push(route),
                             Err(problem) => draft.report.unserved(&label, problem),
                         }
@@ -184,6 +191,21 @@ fn tls(context: Context<'_>, id: &ObjectRef, spec: Option<&api::TcpTls>, problem
             problems.extend(missing);
             Ok(TcpTls::Terminate { certificates, min_version: TlsVersion::V1_2 })
         }
+    }
+}
+
+/// A name that is terminated on a listener can't be passed through there: one of the two would never see a connection.
+fn not_terminated<'h>(
+    port: &TcpPort,
+    route: &TcpRoute,
+    terminated: impl Fn(&Arc<str>, &HostPattern) -> Option<&'h ObjectRef>,
+) -> Result<(), Problem> {
+    let TcpPort::Https(listener) = port else { return Ok(()) };
+    match route.hosts.iter().find_map(|host| Some((host, terminated(listener, host)?))) {
+        Some((host, winner)) => {
+            Err(Problem::new(Reason::Conflicted, format!("wsroute {winner} has tls for host {host}: it can't be passed through as well")))
+        }
+        None => Ok(()),
     }
 }
 

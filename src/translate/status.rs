@@ -11,6 +11,11 @@ use crate::api::{Condition, ConditionType, LocationStatus, Reason, Status};
 /// Messages of one condition are joined, up to this many.
 const MESSAGES: usize = 8;
 
+/// The schema of the status takes no longer message of a location.
+const MESSAGE_OF_LOCATION: usize = 4096;
+/// The schema of the status takes no longer message of a condition.
+const MESSAGE_OF_CONDITION: usize = 32768;
+
 /// The condition that a reason is given in.
 fn condition_of(reason: Reason) -> ConditionType {
     match reason {
@@ -97,7 +102,11 @@ impl Report {
 
     /// A location or `tcp` entry is not served.
     pub(super) fn unserved(&mut self, name: &str, problem: Problem) {
-        let unserved = LocationStatus { name: name.to_owned(), reason: problem.reason.to_string(), message: problem.message.clone() };
+        let unserved = LocationStatus {
+            name: name.to_owned(),
+            reason: problem.reason.to_string(),
+            message: bounded(problem.message.clone(), MESSAGE_OF_LOCATION),
+        };
         if !self.unserved.contains(&unserved) {
             self.unserved.push(unserved);
         }
@@ -123,7 +132,15 @@ impl Report {
             message.push_str(&format!("; and {} more", of_type.len() - MESSAGES));
         }
         let status = if type_ == ConditionType::Conflicted { Status::True } else { Status::False };
-        Some(Condition::new(type_, status, first.reason, message))
+        Some(Condition::new(type_, status, first.reason, bounded(message, MESSAGE_OF_CONDITION)))
+    }
+}
+
+/// The first so many characters.
+fn bounded(message: String, characters: usize) -> String {
+    match message.char_indices().nth(characters) {
+        Some((end, _)) => message[..end].to_owned(),
+        None => message,
     }
 }
 
