@@ -13,6 +13,7 @@ mod io;
 mod registry;
 mod relay;
 mod scratch;
+mod splice;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 

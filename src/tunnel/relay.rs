@@ -26,8 +26,9 @@ use super::{
     frame::Tally,
     registry::Registry,
     scratch,
+    splice::Splice,
 };
-use crate::telemetry::metrics::Side;
+use crate::telemetry::metrics::{Opcode, Side};
 
 /// Reads of one direction in one poll: a busy tunnel moves half a MiB, then it is the others' turn.
 const READS: usize = 8;
@@ -54,6 +55,8 @@ struct Lane {
     rest: Bytes,
     /// TLS holds bytes that the socket did not take.
     unflushed: bool,
+    /// For bytes that nobody looks at, when they come in bulk.
+    splice: Splice,
 }
 
 /// What became of one direction in one poll.
@@ -66,8 +69,8 @@ enum Carried {
 }
 
 /// The future of a tunnel; done when both its sides are.
+#[expect(clippy::manual_async_fn, reason = "the block captures `relay` in place; the argument of an async fn is held twice")]
 pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
-    // One block that captures `relay` in place: a second binding of it would double the size of the task.
     async move {
         let mut sleep = pin!(sleep_until(relay.registry.instant(Tick(0))));
         // A task keeps its waker for life, so once is enough.
@@ -184,7 +187,9 @@ impl Relay {
             if self.closing.source(from) != Source::Open || (written.is_pending() && !self.closing.drops(from)) {
                 return carried;
             }
-            if self.read(from, cx, now).is_pending() {
+            let bulk = !self.closing.drops(from) && self.lanes[from as usize].splice.begin();
+            let read = if bulk { self.fill(from, cx, now) } else { self.read(from, cx, now) };
+            if read.is_pending() {
                 return carried;
             }
             carried = Carried::Something;
@@ -226,6 +231,9 @@ impl Relay {
         }
         // The allocation goes with its last byte.
         lane.rest = Bytes::new();
+        if let Socket::Tcp(sink) = &*socket {
+            ready!(lane.splice.poll_drain(sink, cx))?;
+        }
         if lane.unflushed {
             ready!(Pin::new(socket).poll_flush(cx))?;
             lane.unflushed = false;
@@ -248,6 +256,28 @@ impl Relay {
         })
     }
 
+    /// One read into a pipe, which `write_rest` empties.
+    fn fill(&mut self, from: Side, cx: &mut Context<'_>, now: Tick) -> Poll<()> {
+        let Socket::Tcp(source) = &self.sockets[from as usize] else { return self.read(from, cx, now) };
+        match ready!(self.lanes[from as usize].splice.poll_fill(source, cx)) {
+            Ok(0) => self.end(from, Source::Finished, now),
+            Ok(filled) => {
+                let mut tally = Tally::default();
+                tally.bytes[Opcode::Opaque as usize] = filled as u64;
+                self.entry.meter(from, filled, &tally, now);
+            }
+            Err(_) => self.end(from, Source::Lost, now),
+        }
+        Poll::Ready(())
+    }
+
+    /// Bytes between two bare sockets that nobody looks at may be spliced, if they come in bulk.
+    fn learn(&mut self, from: Side, read: usize) {
+        if !self.closing.has_frames() && self.sockets.iter().all(|socket| matches!(socket, Socket::Tcp(_))) {
+            self.lanes[from as usize].splice.saw(read == scratch::SIZE);
+        }
+    }
+
     fn end(&mut self, from: Side, how: Source, now: Tick) {
         let goodbye = self.closing.ended(from, how, now);
         self.say(goodbye);
@@ -257,6 +287,7 @@ impl Relay {
         let mut tally = Tally::default();
         let verdict = self.closing.received(from, chunk, now, &mut tally);
         self.entry.meter(from, verdict.pass, &tally, now);
+        self.learn(from, chunk.len());
         self.write(from, &chunk[..verdict.pass], cx);
         self.say(verdict.say);
     }
@@ -304,10 +335,7 @@ mod tests {
     use crate::{
         balance::Lease,
         model::{EndpointKey, LocationKey, ObjectRef, PoolKey},
-        telemetry::{
-            AccessLog, LocationMetrics,
-            metrics::{Initiator, Opcode},
-        },
+        telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
         tunnel::{
             close::Reason,
             drain::{Filter, Order},
@@ -597,15 +625,21 @@ mod tests {
         let message = [&[0x82, 126][..], &10_000_u16.to_be_bytes(), &[7; 10_000]].concat();
         let mut backend = bench.backend;
         let sent = message.clone();
-        let sender = tokio::task::spawn(async move { backend.write_all(&sent).await.unwrap() });
-        let mut received = Vec::new();
-        while received.len() < message.len() {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            let mut buffer = vec![0; 64.min(message.len() - received.len())];
-            let read = bench.client.read(&mut buffer).await.unwrap();
-            received.extend_from_slice(&buffer[..read]);
-        }
-        sender.await.unwrap();
+        let read_slowly = async {
+            let mut received = Vec::new();
+            while received.len() < message.len() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                let mut buffer = vec![0; 64.min(message.len() - received.len())];
+                let read = bench.client.read(&mut buffer).await.unwrap();
+                received.extend_from_slice(&buffer[..read]);
+            }
+            received
+        };
+        let write_and_go = async move {
+            backend.write_all(&sent).await.unwrap();
+            drop(backend);
+        };
+        let ((), received) = tokio::join!(write_and_go, read_slowly);
         assert_eq!(received, message);
         assert_eq!(expect_close(&mut bench.client).await.0, 1012);
     }
