@@ -311,14 +311,12 @@ impl Closing {
         }
         self.by.get_or_insert(Initiator::Proxy);
         self.reason = Some(reason);
-        let [up, down] = &mut self.lanes;
         if !self.frames {
             self.finish_both(now);
-        } else if up.tracker.closed() || down.tracker.closed() {
+        } else if self.lanes.iter().any(|lane| lane.tracker.closed()) {
             self.enter(Stage::Parting, now);
         } else {
-            up.passing = Passing::Until(Until::Close);
-            down.passing = Passing::Until(Until::Message);
+            self.lane(Side::Backend).passing = Passing::Until(Until::Message);
             self.patience = now.after(MESSAGE_WAIT);
             self.enter(Stage::Boundary, now);
             if self.lane(Side::Backend).tracker.between_messages() {
@@ -450,7 +448,7 @@ impl Closing {
     fn take_turn(&mut self, from: Side, now: Tick) -> Option<Goodbye> {
         match from {
             Side::Backend => {
-                self.enter(Stage::Client, now);
+                self.await_client(now);
                 Some(self.say(Side::Client))
             }
             // The client's answer: all that it sent before has passed.
@@ -506,7 +504,6 @@ impl Closing {
             (Stage::Open, _) if self.lane(other(from)).tracker.closed() => self.enter(Stage::Parting, now),
             // A side's own Close went through before the boundary we waited for: it is that side's closing then.
             (Stage::Boundary, _) if passed => {
-                self.lane(Side::Client).passing = Passing::All;
                 self.lane(Side::Backend).passing = Passing::All;
                 self.enter(Stage::Parting, now);
             }
@@ -530,10 +527,11 @@ impl Closing {
         let to_said_close = self.lane(to).seen == Seen::Theirs;
         let to_is_there = self.lane(to).source == Source::Open && self.lane(from).sink == Sink::Open;
         let can_be_told = to_is_there && !to_said_close && self.lane(from).tracker.between_frames();
-        self.enter(if from == Side::Client { Stage::Backend } else { Stage::Client }, now);
-        if from == Side::Backend && self.lane(Side::Client).passing == Passing::All && !to_said_close {
-            // A backend that only stopped sending may still read; its echo is not the answer that it never gets.
-            self.lane(Side::Client).passing = Passing::Until(Until::Close);
+        match from {
+            Side::Client => self.enter(Stage::Backend, now),
+            Side::Backend if to_said_close => self.enter(Stage::Client, now),
+            // One that only stopped sending may still read.
+            Side::Backend => self.await_client(now),
         }
         let goodbye = can_be_told.then(|| self.say(to));
         match (from, goodbye) {
@@ -543,7 +541,6 @@ impl Closing {
         }
         // What the backend still sends passes to a client that only stopped sending, unless we had a Close for it in mind.
         if from == Side::Client && self.lane(Side::Backend).passing != Passing::All {
-            self.lane(Side::Backend).passing = Passing::Nothing;
             self.finish(Side::Client);
         }
         goodbye
@@ -552,8 +549,16 @@ impl Closing {
     /// No place for a Close came: only FIN. The client's bytes still pass until its end.
     fn give_up_boundary(&mut self, now: Tick) {
         self.unclean.get_or_insert(Unclean::MidFrame);
-        self.lane(Side::Backend).passing = Passing::Nothing;
         self.finish(Side::Client);
+        self.await_client(now);
+    }
+
+    /// What the client sends passes up to its Close, which is for us: the backend does not see an echo of what it did not say.
+    fn await_client(&mut self, now: Tick) {
+        let up = self.lane(Side::Client);
+        if up.passing == Passing::All {
+            up.passing = Passing::Until(Until::Close);
+        }
         self.enter(Stage::Client, now);
     }
 
@@ -569,9 +574,10 @@ impl Closing {
         }
     }
 
-    /// A side gets its FIN once all that is meant for it is written.
+    /// A side gets its FIN once all that is on its way to it is written; nothing more passes.
     fn finish(&mut self, to: Side) {
         let lane = self.lane(other(to));
+        lane.passing = Passing::Nothing;
         if lane.sink == Sink::Open {
             lane.sink = Sink::Ending;
         }
@@ -580,7 +586,6 @@ impl Closing {
     fn finish_both(&mut self, now: Tick) {
         for side in Side::ALL {
             self.finish(side);
-            self.lane(side).passing = Passing::Nothing;
         }
         self.enter(Stage::Lingering, now);
     }
