@@ -81,3 +81,11 @@ pub struct Opening {
 pub fn open(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) {
     tokio::spawn(relay::run(relay::Relay::new(registry, opening, client, backend)));
 }
+
+/// Bytes of memory that a tunnel holds at rest, sockets included but for what tokio and the kernel keep of them: its task, and its entry.
+pub fn footprint() -> usize {
+    fn size_of_output<I, O>(_: impl FnOnce(I) -> O) -> usize {
+        size_of::<O>()
+    }
+    size_of_output(relay::run) + size_of::<entry::Entry>()
+}

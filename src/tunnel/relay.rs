@@ -329,7 +329,10 @@ impl Drop for Relay {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::{
@@ -712,5 +715,78 @@ mod tests {
         drop((bench.client, bench.backend));
         bench.registry.emptied().await;
         assert_eq!(endpoint.open(), 0);
+    }
+
+    /// A tunnel over real sockets.
+    async fn sockets(kind: Kind) -> (Arc<Registry>, TcpStream, TcpStream) {
+        let registry = Registry::new(AccessLog::off());
+        let (client, client_side) = tcp_pair().await;
+        let (backend, backend_side) = tcp_pair().await;
+        open(&registry, opening(kind, &Arc::default()), Socket::Tcp(client_side), Socket::Tcp(backend_side));
+        (registry, client, backend)
+    }
+
+    async fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_reset_does_not_overtake_what_came_before_it() {
+        let (_registry, mut client, mut backend) = sockets(WEBSOCKET).await;
+        backend.write_all(&text("last words")).await.unwrap();
+        // Until it is on our side: a reset discards what the backend's kernel still has.
+        client.readable().await.unwrap();
+        backend.set_zero_linger().unwrap();
+        drop(backend);
+        let mut received = vec![0; 14];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(received[..12], text("last words"));
+        assert_eq!(received[12], 0x88);
+    }
+
+    #[tokio::test]
+    async fn a_client_in_full_flow_still_gets_its_close() {
+        let (_registry, mut client, mut backend) = sockets(WEBSOCKET).await;
+        backend.shutdown().await.unwrap();
+        // Unread bytes in our socket would turn its end into a reset, which destroys the Close on its way.
+        let message = [&[0x82, 0xfe][..], &60_000_u16.to_be_bytes(), &[0; 4], &[7; 60_000]].concat();
+        for _ in 0..20 {
+            client.write_all(&message).await.unwrap();
+            let mut sink = vec![0; message.len()];
+            backend.read_exact(&mut sink).await.unwrap();
+        }
+        drop(backend);
+        for _ in 0..20 {
+            client.write_all(&message).await.unwrap();
+        }
+        client.write_all(&masked_close(1012)).await.unwrap();
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received[0], 0x88);
+        assert_eq!(received[2..4], 1012_u16.to_be_bytes());
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_whole_and_in_order_both_ways() {
+        let (registry, mut client, mut backend) = sockets(Kind::Tcp).await;
+        // A length that is prime: no chunk of any size repeats the pattern.
+        let pattern: Vec<u8> = (0..1_000_003_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let send = async |stream: &mut TcpStream| {
+            for _ in 0..16 {
+                stream.write_all(&pattern).await.unwrap();
+            }
+            stream.shutdown().await.unwrap();
+        };
+        let receive = async |stream: &mut TcpStream| {
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received.len(), 16 * pattern.len());
+            assert!(received.chunks(pattern.len()).all(|chunk| chunk == pattern));
+        };
+        tokio::join!(send(&mut client), receive(&mut backend));
+        tokio::join!(send(&mut backend), receive(&mut client));
+        registry.emptied().await;
     }
 }

@@ -9,6 +9,7 @@ mod overload;
 mod reload;
 mod routing;
 mod shutdown;
+mod sizes;
 mod support;
 mod tcp;
 mod tls;
