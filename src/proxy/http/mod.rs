@@ -238,7 +238,12 @@ impl Session {
             trusted: exchange.trusted,
             secure: exchange.secure,
             authority: parts.uri.authority().map(http::uri::Authority::as_str).or(named),
-            port: self.client.public_port,
+            // Where something in front ends TLS, the client came to the port of https.
+            port: if exchange.secure && !self.client.secure {
+                self.client.public_https_port.unwrap_or(443)
+            } else {
+                self.client.public_port
+            },
         };
         forwarded::apply(headers, &hop, exchange.id.clone(), self.proxy.settings.forwarded);
         served.location.request_headers.apply(headers);

@@ -178,6 +178,17 @@ async fn headers_are_edited_both_ways() {
 }
 
 #[tokio::test]
+async fn where_something_in_front_ends_tls_the_backend_is_told_https() {
+    let mut upstream = Upstream::new().await;
+    let settings = Settings { tls_terminated_upstream: true, ..Settings::default() };
+    let gateway = gateway_with(location(Action::Proxy(Box::new(proxied()))), &[upstream.address], settings).await;
+    let mut client = gateway.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let head = upstream.next().await.head().await;
+    assert!(head.contains("X-Forwarded-Proto: https\r\n") && head.contains("X-Forwarded-Port: 443\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn load_balancers_are_told_of_the_shutdown() {
     let settings = Settings { lb_health_path: Some("/healthz".into()), ..Settings::default() };
     let gateway = gateway_with(location(Action::Unavailable), &[], settings).await;
