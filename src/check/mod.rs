@@ -9,6 +9,7 @@ use std::{fmt, path::PathBuf};
 
 pub use readable::readable;
 pub use request::RequestError;
+use serde::Serialize;
 
 use crate::{
     manifests::{self, Fault, Severity},
@@ -98,11 +99,11 @@ fn write_locations(f: &mut fmt::Formatter<'_>, route: &ObjectRef, table: &Table)
         written.push(location);
         let hosts = hosts_of(table, location).map(ToString::to_string).collect::<Vec<_>>().join(" ");
         writeln!(f, "  location {} on {hosts}", location.label)?;
-        write_indented(f, &readable(&**location))?;
+        write_effective(f, &**location)?;
     }
     for tcp in table.tcp.values().flatten().filter(|tcp| tcp.route == *route) {
         writeln!(f, "  {}", tcp.label)?;
-        write_indented(f, &readable(&**tcp))?;
+        write_effective(f, &**tcp)?;
     }
     Ok(())
 }
@@ -112,10 +113,13 @@ fn hosts_of<'a>(table: &'a Table, location: &'a Location) -> impl Iterator<Item 
     table.hosts.iter().filter(move |host| host.locations.iter().any(serves)).map(|host| &host.host)
 }
 
-fn write_indented(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    // What the line above has said already.
-    let said = |line: &&str| !["key:", "route:", "label:"].iter().any(|name| line.starts_with(name));
-    text.lines().filter(said).try_for_each(|line| writeln!(f, "    {line}"))
+/// All but what the line above has said already.
+fn write_effective(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
+    let mut value = serde_json::to_value(value).map_err(|_| fmt::Error)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|name, _| !matches!(name.as_str(), "key" | "route" | "label"));
+    }
+    readable(&value).lines().try_for_each(|line| writeln!(f, "    {line}"))
 }
 
 #[cfg(test)]
