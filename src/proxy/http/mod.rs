@@ -60,6 +60,8 @@ pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, socket: Guarded<Socket
         .max_buf_size(LONGEST_BUFFER)
         .serve_connection(TokioIo::new(socket), service);
     let ended = tokio::select! {
+        // First: hyper would close a connection that has not read anything yet, and its first request is here.
+        biased;
         ended = &mut connection => ended,
         () = session.proxy.shutting_down() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();

@@ -192,12 +192,13 @@ async fn where_something_in_front_ends_tls_the_backend_is_told_https() {
 async fn load_balancers_are_told_of_the_shutdown() {
     let settings = Settings { lb_health_path: Some("/healthz".into()), ..Settings::default() };
     let gateway = gateway_with(location(Action::Unavailable), &[], settings).await;
+    let ask = "GET /healthz HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n";
     let mut client = gateway.client().await;
-    client.send("GET /healthz HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n").await;
+    client.send(ask).await;
     assert!(client.until("ok\n").await.starts_with("HTTP/1.1 200 "));
     gateway.proxy.shut_down();
-    client.send("GET /healthz HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n").await;
-    let answer = client.rest().await;
+    assert_eq!(client.rest().await, "", "an idle connection ends");
+    let answer = gateway.ask(ask).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Connection: close\r\n"), "{answer}");
 }
 
