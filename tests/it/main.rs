@@ -3,6 +3,7 @@
 mod death;
 mod files;
 mod golden;
+mod http;
 mod layering;
 mod mistakes;
 mod overload;
@@ -10,6 +11,8 @@ mod reload;
 mod routing;
 mod shutdown;
 mod sizes;
+mod smuggling;
 mod support;
 mod tcp;
 mod tls;
+mod upgrade;
