@@ -59,6 +59,7 @@ fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
     let servers = backends.block_on(demo::servers()).context("the demo's WebSocket servers could not be started")?;
     let tcp_port = free_port(9000)?;
     let server = Server::start(&flags, Source::Text(demo::manifests(&servers, tcp_port)))?;
+    server.wait_until_serving();
     print(&demo::welcome(server.addresses().http(), tcp_port))?;
     serve_until_signalled(server)
 }

@@ -110,6 +110,13 @@ impl Server {
         &self.live
     }
 
+    /// Blocks until the first configuration is in force.
+    pub fn wait_until_serving(&self) {
+        let mut generation = self.live.subscribe();
+        // An error is a server that ended meanwhile.
+        let _ = self.data.block_on(async move { generation.wait_for(|generation| *generation > 0).await.map(|_| ()) });
+    }
+
     /// Ends as SIGTERM asks for: not ready, every tunnel told, every answer finished; `now` or the drain timeout cuts it short.
     ///
     /// The ports stay open until the end: closing a listener resets those who wait in its queue.

@@ -19,11 +19,12 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("telemetry", &["model"], &["kube", "hyper", "arc_swap"]),
     ("dial", &["model", "telemetry"], &["kube", "hyper"]),
     ("balance", &["model", "dial", "telemetry"], &["hyper", "kube", "arc_swap"]),
+    ("check", &["api", "manifests", "model", "router", "translate"], &["tokio", "hyper"]),
     ("live", &["model", "router", "balance", "telemetry"], &["kube", "hyper"]),
     ("tunnel", &["model", "balance", "telemetry"], &["kube", "hyper", "arc_swap"]),
     ("proxy", &["model", "router", "live", "balance", "dial", "tunnel", "telemetry"], &["kube", "k8s_openapi", "arc_swap"]),
     ("admin", &["model", "live", "tunnel", "balance", "telemetry"], &["kube", "arc_swap"]),
-    ("demo", &["api", "model", "translate"], &["hyper"]),
+    ("demo", &[], &["kube"]), // servers as anybody would write them
 ];
 
 #[test]
@@ -48,7 +49,7 @@ fn modules_import_only_what_the_architecture_allows() {
 
 #[test]
 fn every_module_has_its_rule() {
-    let all = ["app", "cli", "check"]; // these see everything
+    let all = ["app", "cli"]; // these see everything
     for entry in fs::read_dir(source_root()).unwrap() {
         let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
         let known =
