@@ -1,4 +1,5 @@
 //! The whole application on free ports, with real peers; a file a subject.
+#![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
 mod death;
 mod files;
