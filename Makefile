@@ -21,7 +21,7 @@ check: ## what a change must pass before it is proposed
 generate: ## the files that come from commands; tests say when they are stale
 	$(CARGO) run --locked -- crd > target/wsroutes.yaml && mv target/wsroutes.yaml crds/wsroutes.yaml
 	$(CARGO) run --locked -- crd --reference > target/wsroute.md && mv target/wsroute.md docs/wsroute.md
-	CARRICK_GOLDEN=write $(CARGO) test --locked --test it golden
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it golden
 
 fuzz: ## every fuzz target for a short while (needs a nightly toolchain)
 	fuzz/run $(SECONDS_EACH)
