@@ -3,7 +3,8 @@
 //!
 //! # The normalised form
 //!
-//! - It begins with `/`; only characters of a path in RFC 3986 3.3 occur, and every `%` begins an escape. Anything else is refused.
+//! - It begins with `/`; only characters of a path in RFC 3986 3.3 occur, and every `%` begins an escape. `[`, `]`, `|`, `^`, `{` and `}`, which
+//!   browsers send as they are (WHATWG URL 4.4), are escaped, in upper case. Anything else is refused.
 //! - An escaped unreserved character (letter, digit, `-._~`) is decoded; every other escape stays, in upper case. `%2F` stays data: it never
 //!   separates. `%00` is refused.
 //! - Repeated slashes are one slash. Then `.` and `..` are removed as RFC 3986 5.2.4 says; above the root is refused.
@@ -111,7 +112,7 @@ pub fn normalise(raw: &str) -> Result<NormalPath<'_>, PathError> {
     }
     let forwarded = match scan(raw.as_bytes())? {
         Shape::Normal => Cow::Borrowed(raw),
-        Shape::NeedsWork => Cow::Owned(remove_dot_segments(&decode_unreserved(raw))?),
+        Shape::NeedsWork => Cow::Owned(remove_dot_segments(&respell(raw))?),
     };
     let bare = if forwarded.contains(';') { Some(without_parameters(&forwarded)?) } else { None };
     if forwarded.contains(['%', ';']) && forwarded.split('/').any(hides_dot_segment) {
@@ -119,6 +120,9 @@ pub fn normalise(raw: &str) -> Result<NormalPath<'_>, PathError> {
     }
     Ok(NormalPath { forwarded, bare })
 }
+
+/// What browsers do not escape in a path though RFC 3986 does not allow it there.
+const LEFT_RAW: [char; 6] = ['[', ']', '|', '^', '{', '}'];
 
 enum Shape {
     Normal,
@@ -148,6 +152,7 @@ fn scan(raw: &[u8]) -> Result<Shape, PathError> {
                 }
             }
             _ if pchar(byte) => {}
+            _ if LEFT_RAW.contains(&char::from(byte)) => shape = Shape::NeedsWork,
             _ => return Err(PathError::ForbiddenByte(byte)),
         }
         at += 1;
@@ -175,24 +180,25 @@ fn pchar(byte: u8) -> bool {
     unreserved(byte) || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
 
-/// Decodes escaped unreserved characters, writes the other escapes in upper case. The escapes are known to be well-formed.
-fn decode_unreserved(raw: &str) -> String {
-    let mut decoded = String::with_capacity(raw.len());
+/// Decodes escaped unreserved characters, writes the other escapes in upper case, and escapes what browsers leave raw. The escapes are known
+/// to be well-formed.
+fn respell(raw: &str) -> String {
+    let mut spelled = String::with_capacity(raw.len() + 16);
     let mut rest = raw;
-    while let Some((before, after)) = rest.split_once('%') {
-        decoded.push_str(before);
-        let (digits, after) = after.split_at(2);
-        match escape(digits.as_bytes()[0], digits.as_bytes()[1]) {
-            Some(byte) if unreserved(byte) => decoded.push(char::from(byte)),
-            _ => {
-                decoded.push('%');
-                decoded.push_str(&digits.to_ascii_uppercase());
-            }
+    while let Some(at) = rest.find(|char| char == '%' || LEFT_RAW.contains(&char)) {
+        spelled.push_str(&rest[..at]);
+        let (taken, after) = rest[at..].split_at(if rest[at..].starts_with('%') { 3 } else { 1 });
+        match *taken.as_bytes() {
+            [_, high, low] => match escape(high, low) {
+                Some(byte) if unreserved(byte) => spelled.push(char::from(byte)),
+                _ => spelled.push_str(&taken.to_ascii_uppercase()),
+            },
+            _ => spelled.push_str(&escape_forbidden(taken)),
         }
         rest = after;
     }
-    decoded.push_str(rest);
-    decoded
+    spelled.push_str(rest);
+    spelled
 }
 
 /// RFC 3986 5.2.4 after repeated slashes were merged; a dot segment at the end leaves its slash.
@@ -291,6 +297,9 @@ mod tests {
             ("/a..b/.c", "/a..b/.c"),
             ("/a;x=1/../b;y", "/b;y"),
             ("/!$&'()*+,=:@", "/!$&'()*+,=:@"),
+            ("/[id]/{a}|b^c", "/%5Bid%5D/%7Ba%7D%7Cb%5Ec"),
+            ("/%5bid%5D/[id]", "/%5Bid%5D/%5Bid%5D"),
+            ("/a/[x]/../%7b", "/a/%7B"),
         ] {
             assert_eq!(forwarded(raw), normal, "{raw}");
         }
@@ -311,6 +320,10 @@ mod tests {
             ("/a\\..\\b", PathError::ForbiddenByte(b'\\')),
             ("/é", PathError::ForbiddenByte(0xc3)),
             ("/a#b", PathError::ForbiddenByte(b'#')),
+            ("/[\"]", PathError::ForbiddenByte(b'"')),
+            ("/{<}", PathError::ForbiddenByte(b'<')),
+            ("/a`", PathError::ForbiddenByte(b'`')),
+            ("/..[/../..", PathError::AboveRoot),
             ("/..", PathError::AboveRoot),
             ("/a/../../b", PathError::AboveRoot),
             ("/%2e%2e/", PathError::AboveRoot),
@@ -360,7 +373,8 @@ mod tests {
     /// Pieces that make every rule likely to apply.
     fn spelling() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
-            "/", "/", "/", ".", "..", "%2e", "%2E", "%2f", "%5C", ";", ";x", "a", "B", "%61", "%c3%A9", "%00", "%", "\\", "%3b", "~", "%25",
+            "/", "/", "/", ".", "..", "%2e", "%2E", "%2f", "%5C", ";", ";x", "a", "B", "%61", "%c3%A9", "%00", "%", "\\", "%3b", "~",
+            "%25", "[", "}", "^", "%5b",
         ]);
         prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
     }

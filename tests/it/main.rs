@@ -8,6 +8,7 @@ mod http;
 mod layering;
 mod mistakes;
 mod overload;
+mod probes;
 mod reload;
 mod routing;
 mod shutdown;
