@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ use crate::{
     },
     telemetry::{AccessLog, Metrics},
     translate::Change,
-    tunnel::{Filter, Order, Reason, Registry},
+    tunnel::{Order, Reason, Registry},
 };
 
 /// Changes that wait for the control loop; whoever has more of them waits.
@@ -122,11 +122,11 @@ impl Server {
     /// The ports stay open until the end: closing a listener resets those who wait in its queue.
     pub async fn shut_down(self, now: impl Future<Output = ()>) {
         self.ready.store(false, Ordering::Relaxed);
+        self.proxy.leave();
         let drained = async {
             sleep(self.flags.shutdown_delay.0).await;
             self.proxy.shut_down();
-            let from = Instant::now();
-            let told = self.registry.drain(&Order { filter: Filter::All, from, until: from, reason: Reason::Shutdown });
+            let told = self.registry.drain(&Order::all_at_once(Reason::Shutdown));
             tracing::info!(tunnels = told, "shutting down: every open tunnel is told");
             let ended = async { tokio::join!(self.registry.emptied(), self.proxy.answered()) };
             if timeout(self.flags.drain_timeout.0, ended).await.is_err() {

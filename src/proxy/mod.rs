@@ -1,3 +1,4 @@
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 //! The data side: from an accepted connection to its answer.
 //!
 //! It never knows Kubernetes, nor how a configuration came to be. `app` makes a [`Proxy`] from [`Settings`] and a [`Live`], and starts it
@@ -74,7 +75,7 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// A load balancer in front ends TLS: every request counts as https.
     pub tls_terminated_upstream: bool,
-    /// Answered for any host, 200 until shutdown begins.
+    /// Answered for any host, 200 until [`Proxy::leave`].
     pub lb_health_path: Option<Box<str>>,
     /// Whether refusals carry `X-Carrick-Reason`.
     pub refusal_header: bool,
@@ -168,6 +169,7 @@ pub struct Proxy {
     pub files: files::Files,
     /// Connections to backends that wait for their next request.
     pub pool: Arc<backend::Pool>,
+    leaving: AtomicBool,
     shutting_down: AtomicBool,
     told: Notify,
     /// The HTTP connections that have sent something.
@@ -186,14 +188,26 @@ impl Proxy {
             access,
             files,
             pool: backend::Pool::new(),
+            leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             told: Notify::new(),
             serving: TaskTracker::new(),
         })
     }
 
-    /// From now on answers end their connection, idle connections end, and the health path of load balancers fails.
+    /// From now on the health path of load balancers fails; everything else is served as before.
+    pub fn leave(&self) {
+        self.leaving.store(true, SeqCst);
+    }
+
+    /// Whether load balancers are to send new connections elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(SeqCst)
+    }
+
+    /// From now on answers end their connection, and idle connections end.
     pub fn shut_down(&self) {
+        self.leave();
         self.shutting_down.store(true, SeqCst);
         self.told.notify_waiters();
     }

@@ -196,6 +196,10 @@ async fn load_balancers_are_told_of_the_shutdown() {
     let mut client = gateway.client().await;
     client.send(ask).await;
     assert!(client.until("ok\n").await.starts_with("HTTP/1.1 200 "));
+    gateway.proxy.leave();
+    client.send(ask).await;
+    let answer = client.until("shutting down\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && !answer.contains("Connection: close"), "{answer}");
     gateway.proxy.shut_down();
     assert_eq!(client.rest().await, "", "an idle connection ends");
     let answer = gateway.ask(ask).await;
