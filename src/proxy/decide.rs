@@ -119,8 +119,7 @@ fn redirect(status: StatusCode, location: HeaderValue) -> Response<Body> {
 
 /// What a load balancer asks: whether it may send new connections.
 fn health(proxy: &Proxy) -> Response<Body> {
-    let (status, text) =
-        if proxy.is_leaving() { (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n") } else { (StatusCode::OK, "ok\n") };
+    let (status, text) = if proxy.is_leaving() { (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n") } else { (StatusCode::OK, "ok\n") };
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response

@@ -152,7 +152,8 @@ fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: Failure) -> Refusal 
     refusal
 }
 
-fn is_timeout(error: &hyper::Error) -> bool {
+/// Whether reading from the client took too long.
+pub fn is_timeout(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
 }

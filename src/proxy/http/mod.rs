@@ -42,9 +42,6 @@ use crate::{
 const LONGEST_HEAD: usize = 32 * 1024;
 /// What hyper may gather of a head that is not complete, and of an answer that is not taken.
 const LONGEST_BUFFER: usize = 64 * 1024;
-#[cfg(test)]
-mod tests;
-
 const X_CARRICK_REASON: http::HeaderName = http::HeaderName::from_static("x-carrick-reason");
 
 /// Serves a client's connection to its end, or until a tunnel takes it over.
@@ -311,12 +308,13 @@ impl Session {
         })
     }
 
-    /// Counts what hyper answered by itself: it gives those answers no body, and tells nobody but by this error.
+    /// Counts what hyper, or the guard below it, answered by itself: nobody is told but by this error.
     fn broken(&self, error: &hyper::Error) {
         tracing::debug!(client = %self.client.peer, %error, "connection ended");
         let refusal = match error {
             _ if error.is_parse_too_large() => Refusal::HeadTooLarge,
             _ if error.is_parse() => Refusal::MalformedHead,
+            _ if forward::is_timeout(error) && self.phase.get() == Phase::Head => Refusal::HeadTimeout,
             _ => return,
         };
         let metrics = &self.proxy.metrics.unrouted;
@@ -358,3 +356,6 @@ fn count(metrics: &LocationMetrics, status: StatusCode, started: Instant) {
     let seconds = if status == StatusCode::SWITCHING_PROTOCOLS { &metrics.handshake_seconds } else { &metrics.response_seconds };
     seconds.observe(started.elapsed());
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,6 +207,19 @@ async fn load_balancers_are_told_of_the_shutdown() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_late_is_counted() {
+    let settings = Settings { header_timeout: Duration::from_millis(50), ..Settings::default() };
+    let gateway = gateway_with(location(Action::Unavailable), &[], settings).await;
+    let mut client = gateway.client().await;
+    client.send("GET / HTT").await;
+    client.until_cut().await;
+    drop(client);
+    while gateway.refused("head_timeout") == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_in_silence() {
     let settings = Settings { keepalive_timeout: Duration::from_millis(50), ..Settings::default() };
     let gateway = gateway_with(location(Action::Unavailable), &[], settings).await;
