@@ -90,13 +90,14 @@ impl Server {
         })?;
 
         let ready = Arc::new(AtomicBool::new(true));
-        let state = admin::State::new(Arc::clone(&live), Arc::clone(&registry), metrics, Arc::clone(&ready), data.handle().clone());
+        let state =
+            admin::State::new(Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), Arc::clone(&ready), data.handle().clone());
         let bind = |flag: Option<Publish>, default: &str| flag.map_or_else(|| default.parse().ok(), Publish::address);
         let ops = bind(flags.ops_bind, "[::]:9180").map(|at| start_admin(&control, at, state.clone(), admin::Role::Ops)).transpose()?;
         let admin = bind(flags.admin_bind, "127.0.0.1:9181").map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
-        start_control(&control, flags, source, &addresses, &live);
+        start_control(&control, flags, source, &addresses, &live, metrics);
         Ok(Self { addresses, live, registry, proxy, ready, listening, flags: flags.clone(), written, writing, _control: control, data })
     }
 
@@ -168,7 +169,7 @@ fn start_access_log(
     (access, Some(threads.handle().spawn(writer.run(tokio::io::stdout(), written.clone().cancelled_owned()))))
 }
 
-fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, live: &Arc<Live>) {
+fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, live: &Arc<Live>, metrics: Arc<Metrics>) {
     let (send, changes) = mpsc::channel(CHANGES);
     let (latest, _) = watch::channel(Arc::default());
     let handle = threads.handle();
@@ -182,7 +183,7 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
             settings::server_options(flags, &Translation::default(), addresses)
         }
     };
-    handle.spawn(control::run(changes, options, Arc::clone(live), latest));
+    handle.spawn(control::run(changes, options, Arc::clone(live), metrics, latest));
 }
 
 /// Hands a text over, and keeps the channel open: it is all there ever is.

@@ -18,6 +18,7 @@ use tracing::info;
 use crate::{
     live::Live,
     model::Table,
+    telemetry::Metrics,
     translate::{Change, Dirty, Event, Index, Options, Translated},
 };
 use holdoff::Holdoff;
@@ -26,14 +27,21 @@ use resolver::Resolver;
 /// Translates what comes in and publishes what differs, until the channel of changes ends.
 ///
 /// Nothing is published before every kind was listed once, by an `Event::Reset`.
-pub async fn run(changes: mpsc::Receiver<Change>, options: Options, live: Arc<Live>, latest: watch::Sender<Arc<Translated>>) {
-    drive(changes, options, |table| live.publish(table), latest).await;
+pub async fn run(
+    changes: mpsc::Receiver<Change>,
+    options: Options,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    latest: watch::Sender<Arc<Translated>>,
+) {
+    drive(changes, options, |table| live.publish(table), &metrics, latest).await;
 }
 
 async fn drive(
     mut changes: mpsc::Receiver<Change>,
     options: Options,
     mut publish: impl FnMut(Table) -> Option<u64>,
+    metrics: &Metrics,
     latest: watch::Sender<Arc<Translated>>,
 ) {
     let mut state = State::default();
@@ -51,6 +59,7 @@ async fn drive(
                 let next = state.translate(&options, &last);
                 resolver.want(next.names.keys());
                 report::log(&last, &next, &options);
+                report::count(&next, metrics);
                 if state.published && next.table == last.table {
                     latest.send_if_modified(|latest| *latest != next && { *latest = next; true });
                     continue;
@@ -160,7 +169,7 @@ mod tests {
         let (latest, statuses) = watch::channel(Arc::default());
         let publish = move |table| published.send(table).ok().map(|()| 1);
         #[allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
-        tokio::spawn(drive(receiver, Options::default(), publish, latest));
+        tokio::spawn(async move { drive(receiver, Options::default(), publish, &Metrics::default(), latest).await });
         (sender, tables, statuses)
     }
 

@@ -1,4 +1,4 @@
-//! What a cluster shows as conditions, said in the log: a line where a status changed.
+//! What a cluster shows as conditions, said in the log, a line where a status changed, and counted.
 //!
 //! It never decides anything. The loop calls it after each translation.
 
@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::{
     model::ObjectRef,
+    telemetry::Metrics,
     translate::{Options, RouteStatus, Translated},
 };
 
@@ -23,6 +24,12 @@ pub(super) fn log(last: &Translated, next: &Translated, options: &Options) {
     {
         warn!(%secret, "no certificate in the secret of --default-tls-secret: HTTPS answers with the one made at start");
     }
+}
+
+/// Counts the routes that are not served as they ask for.
+pub(super) fn count(translated: &Translated, metrics: &Metrics) {
+    let wrong = translated.statuses.values().filter(|status| !status.is_good()).count();
+    metrics.config_errors.set(i64::try_from(wrong).unwrap_or(i64::MAX));
 }
 
 fn changed<'a>(

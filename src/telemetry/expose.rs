@@ -50,7 +50,7 @@ impl Scrape {
         let metrics = &*self.metrics;
         page.gauges("build_info", "The version that runs", None, |series| series.gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1))?;
         page.gauge("generation", "Configurations published since the start", metrics.generation.get())?;
-        page.gauge("config_errors", "Objects that are refused or could not be read", metrics.config_errors.get())?;
+        page.gauge("config_errors", "WsRoutes that are not served as they ask for", metrics.config_errors.get())?;
         page.counter("router_compilations", "Times the router was compiled", metrics.router_compilations.get())?;
         page.gauge("connections_open", "Client connections open", metrics.connections_open.get())?;
         page.gauge("connections_limit", "Client connections at which accepting pauses", metrics.connections_limit.get())?;

@@ -42,13 +42,13 @@ pub struct Metrics {
     pub connections_limit: Gauge,
     /// Client connections closed before a request: by reason (`tls_handshake`, `first_byte_timeout`, `per_client_limit`…).
     pub connections_refused: Tally,
-    /// Times accepting stopped, by reason (`descriptors`, `max_connections`).
+    /// Times accepting stopped, by reason (`descriptors`, `max_connections`, `error`).
     pub accept_pauses: Tally,
     /// Lines of the access log that were dropped because nobody took them in time.
     pub access_log_dropped: Counter,
     /// Configurations published since the start; 0 before the first.
     pub generation: Gauge,
-    /// Objects that are refused or could not be read, now.
+    /// WsRoutes that are not served as they ask for, now.
     pub config_errors: Gauge,
     /// Router compilations: a change of endpoints alone makes none.
     pub router_compilations: Counter,
@@ -87,7 +87,7 @@ pub struct LocationMetrics {
     pub tunnel_age_seconds: Histogram<10>,
     /// Close frames by code, side and initiator.
     pub closes: Closes,
-    /// Tunnels that ended without a closing handshake, by reason (`mid_frame`, `client_reset`, `close_timeout`…).
+    /// Tunnels that ended without a closing handshake, by reason (`mid_frame`, `client_gone`, `close_timeout`…).
     pub unclean_ends: Tally,
     /// Frames from the client to the backend.
     pub frames_to_backend: ByOpcode,

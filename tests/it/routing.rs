@@ -104,6 +104,7 @@ async fn what_is_missing_harms_only_its_location() {
         assert!(!answer.contains("gone/") && !answer.contains("default/"), "no name of a Service: {answer}");
     }
     assert_eq!(text(&mut websocket(gateway.http, "ws://a.test/here").await).await, "here");
+    assert_eq!(gateway.metric("carrick_config_errors").await, 1.0, "the one route");
 }
 
 #[tokio::test]
