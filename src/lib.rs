@@ -1,4 +1,15 @@
 //! Carrick: a WebSocket-first ingress controller.
+//!
+//! ```text
+//! manifests ── Change ──► control ──► translate ──► Table ──► live.publish        one thread
+//!                                                                 │
+//!                                                          Arc<Snapshot>          one pointer
+//!                                                                 │
+//! accept ──► proxy: listen ► conn ► http ► decide ► pick ► forward │ upgrade │ files │ tcp
+//!                                                                 └──► tunnel      one worker per CPU
+//! ```
+//!
+//! `docs/architecture.md` tells the whole; which module may name which is a test, `tests/it/layering.rs`.
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -24,13 +24,13 @@ use crate::{
     },
 };
 
-/// wsroute.md: the time to connect to one endpoint.
+/// To connect to one endpoint.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// wsroute.md: a tunnel or connection without a byte either way.
+/// A tunnel or connection without a byte either way.
 pub(super) const IDLE: Duration = Duration::from_secs(3600);
 const HANDSHAKE: Duration = Duration::from_secs(15);
 const RESPONSE: Duration = Duration::from_secs(60);
-/// "Service Restart": the client should come back (connection-life.md).
+/// "Service Restart": clients come back after it, as some do after neither 1001 nor 1011.
 const RECONNECT_CODE: u16 = 1012;
 
 /// Translates the location at a position of `spec.locations`; `None` where no request could be compared with it.

@@ -5,7 +5,7 @@
 //!
 //! A WsRoute is read in these steps, a file each: [`Index`] keeps what was told; `route` and `location` turn each route into
 //! locations with every default applied, and say what is wrong; `ownership` decides which hosts it may have; `build` joins them
-//! host by host, in the order of `precedence`; `tcp` does the same for ports; `pools` looks up the endpoints.
+//! host by host, in the order of `precedence`; `layer4` does the same for ports; `pools` looks up the endpoints.
 
 mod build;
 mod configmap;

@@ -1,6 +1,6 @@
 //! What the schema has and this version does not act on. Each such field is named, and its location not served: nothing is ignored silently.
 //!
-//! It never knows what the fields do. `location` and `layer4` call it; an issue that builds a field removes its line here.
+//! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
 use crate::api::{Access, Backend, Drain, HealthCheck, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts, WebSocket};
 

@@ -1,6 +1,6 @@
 //! What a backend is told about who asked: X-Forwarded-*, X-Real-IP, X-Request-Id, Forwarded (RFC 7239).
 //!
-//! It never knows locations. `forward` and `upgrade` call it once a request. From a peer that is not trusted, all of it is replaced.
+//! It never knows locations. `http` calls it once a request. From a peer that is not trusted, all of it is replaced.
 
 use std::{fmt::Write, net::IpAddr};
 

@@ -1,6 +1,6 @@
 //! Fields that go no further than one hop (RFC 9110 7.6.1): taken off requests and answers, whatever they say.
 //!
-//! It never knows which side it works for beyond the two functions. `forward` and `upgrade` call it after the framing was read.
+//! It never knows which side it works for beyond the two functions. `http` calls it for requests, `forward` and `upgrade` for answers, after the framing was read.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
