@@ -20,9 +20,6 @@ pub enum BodyError {
     /// The message that it is part of ended early or broke its framing.
     #[error("the message ended within its body: {0}")]
     Http(#[from] hyper::Error),
-    /// The other direction of the exchange failed, and there is nobody left to send it to.
-    #[error("the exchange was given up")]
-    GivenUp,
 }
 
 /// The body of an answer. Small ones are held without a box.
@@ -36,9 +33,6 @@ pub enum Body {
     /// A stream.
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
 }
-
-/// The name that signatures use where a body may be a stream.
-pub type BoxBody = Body;
 
 impl Body {
     /// A body without bytes.
