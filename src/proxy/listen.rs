@@ -42,7 +42,9 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port of a listener is not to be had.
-    #[error("listener {listener} can not listen on {address}: {source}")]
+    #[error(
+        "listener {listener} can not listen on {address}; give it another port (--http-port, --https-port, --listener) or address (--bind)"
+    )]
     Bind {
         /// The listener's name.
         listener: Arc<str>,
