@@ -22,7 +22,7 @@ pub use server::{Addresses, Server, Source};
 
 use crate::{
     api, check,
-    cli::{Check, Command, Demo, Flags, Port, Publish, Standalone},
+    cli::{ADMIN_BIND, Check, Command, Demo, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone},
     demo, proxy,
     telemetry::log::{self, LogError},
 };
@@ -51,10 +51,10 @@ fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
     let mut flags = demo.flags;
     start_log(&flags)?;
     let loopback = |port| io::Result::Ok(Publish::On(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(port)?))));
-    flags.http_port = Some(flags.http_port.map_or_else(|| free_port(8080).map(Port::Number), Ok)?);
+    flags.http_port = Some(flags.http_port.map_or_else(|| free_port(HTTP_PORT).map(Port::Number), Ok)?);
     flags.https_port = flags.https_port.or(Some(Port::Off));
-    flags.ops_bind = Some(flags.ops_bind.map_or_else(|| loopback(9180), Ok)?);
-    flags.admin_bind = Some(flags.admin_bind.map_or_else(|| loopback(9181), Ok)?);
+    flags.ops_bind = Some(flags.ops_bind.map_or_else(|| loopback(OPS_BIND.port()), Ok)?);
+    flags.admin_bind = Some(flags.admin_bind.map_or_else(|| loopback(ADMIN_BIND.port()), Ok)?);
     let backends = Builder::new_multi_thread().worker_threads(1).thread_name("demo").enable_all().build()?;
     let servers = backends.block_on(demo::servers()).context("the demo's WebSocket servers could not be started")?;
     let tcp_port = free_port(9000)?;

@@ -25,7 +25,7 @@ use super::{settings, threads::Threads};
 use crate::{
     admin,
     balance::Balancer,
-    cli::{Flags, Publish, Translation},
+    cli::{ADMIN_BIND, Flags, OPS_BIND, Publish, Translation},
     control,
     live::Live,
     manifests,
@@ -92,9 +92,9 @@ impl Server {
         let ready = Arc::new(AtomicBool::new(true));
         let state =
             admin::State::new(Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), Arc::clone(&ready), data.handle().clone());
-        let bind = |flag: Option<Publish>, default: &str| flag.map_or_else(|| default.parse().ok(), Publish::address);
-        let ops = bind(flags.ops_bind, "[::]:9180").map(|at| start_admin(&control, at, state.clone(), admin::Role::Ops)).transpose()?;
-        let admin = bind(flags.admin_bind, "127.0.0.1:9181").map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
+        let bind = |flag: Option<Publish>, default| flag.map_or(Some(default), Publish::address);
+        let ops = bind(flags.ops_bind, OPS_BIND).map(|at| start_admin(&control, at, state.clone(), admin::Role::Ops)).transpose()?;
+        let admin = bind(flags.admin_bind, ADMIN_BIND).map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
         start_control(&control, flags, source, &addresses, &live, metrics);

@@ -24,8 +24,8 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>) -> Settings {
     let port = |flag: Option<cli::Port>, default| flag.map_or(Some(default), cli::Port::number);
     let default = ListenerSettings {
         name: DEFAULT_LISTENER.into(),
-        http: port(flags.http_port, 8080),
-        https: port(flags.https_port, 8443),
+        http: port(flags.http_port, cli::HTTP_PORT),
+        https: port(flags.https_port, cli::HTTPS_PORT),
         public_http_port: flags.public_http_port,
         public_https_port: flags.public_https_port,
     };

@@ -1,9 +1,10 @@
 //! The flags of both servers and the forms their values have.
 //!
-//! Defaults stand here and nowhere else. `app` turns them into the settings of the modules.
+//! Defaults stand here and nowhere else, but those that depend on the machine or on other flags. `app` turns them into the settings of the
+//! modules.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     sync::Arc,
@@ -18,16 +19,25 @@ use crate::{
     telemetry::log::Format,
 };
 
+/// Of `--http-port`. This and the next three are no defaults of clap: `carrick demo` takes free ports where they are taken.
+pub const HTTP_PORT: u16 = 8080;
+/// Of `--https-port`.
+pub const HTTPS_PORT: u16 = 8443;
+/// Of `--ops-bind`: probes and Prometheus come from other machines.
+pub const OPS_BIND: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 9180);
+/// Of `--admin-bind`: who may forward a port to loopback may look.
+pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9181);
+
 /// What every server understands.
 #[derive(Clone, Debug, Args)]
 pub struct Flags {
     /// Address that HTTP, HTTPS and TCP ports are bound to
     #[arg(long, value_name = "IP", default_value = "[::]", value_parser = address, env = "CARRICK_BIND")]
     pub bind: IpAddr,
-    /// Port of plain HTTP; 0 is any free one, `off` is none
+    /// Port of plain HTTP; 0 is any free one, `off` is none [default: 8080; demo: any free one if that is taken]
     #[arg(long, value_name = "PORT", env = "CARRICK_HTTP_PORT")]
     pub http_port: Option<Port>,
-    /// Port of HTTPS; 0 is any free one, `off` is none
+    /// Port of HTTPS; 0 is any free one, `off` is none [default: 8443; demo: off]
     #[arg(long, value_name = "PORT", env = "CARRICK_HTTPS_PORT")]
     pub https_port: Option<Port>,
     /// One more pair of ports, which WsRoutes choose by `listeners: [NAME]`; may be repeated
@@ -39,10 +49,10 @@ pub struct Flags {
     /// Port of HTTPS as clients see it, for Location and X-Forwarded-Port [default: the bound one]
     #[arg(long, value_name = "PORT", env = "CARRICK_PUBLIC_HTTPS_PORT")]
     pub public_https_port: Option<u16>,
-    /// Where /livez, /readyz and /metrics are; `off` is nowhere
+    /// Where /livez, /readyz and /metrics are; `off` is nowhere [default: [::]:9180; demo: of loopback]
     #[arg(long, value_name = "IP:PORT", env = "CARRICK_OPS_BIND")]
     pub ops_bind: Option<Publish>,
-    /// Where /debug is: an address that only operators reach; `off` is nowhere
+    /// Where /debug is: an address that only operators reach; `off` is nowhere [default: 127.0.0.1:9181]
     #[arg(long, value_name = "IP:PORT", env = "CARRICK_ADMIN_BIND")]
     pub admin_bind: Option<Publish>,
     /// TCP ports that WsRoutes may ask for, never our own; `off` is none

@@ -4,7 +4,9 @@
 
 mod flags;
 
-pub use flags::{BackendFlag, Flags, ListenerFlag, Port, ProxyProtocol, Publish, Switch, TcpPorts};
+pub use flags::{
+    ADMIN_BIND, BackendFlag, Flags, HTTP_PORT, HTTPS_PORT, ListenerFlag, OPS_BIND, Port, ProxyProtocol, Publish, Switch, TcpPorts,
+};
 
 use std::path::PathBuf;
 
