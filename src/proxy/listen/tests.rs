@@ -206,7 +206,7 @@ async fn a_port_that_is_taken_is_named() {
     let live = Live::new(Balancer::new(), Arc::clone(&metrics));
     let proxy = Proxy::new(settings, live, Registry::new(AccessLog::off()), metrics, AccessLog::off());
     let error = start(&proxy).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("listener default can not listen on 127.0.0.1:{port}: ")), "{error}");
+    assert!(error.starts_with(&format!("listener default can not listen on 127.0.0.1:{port}; give it another port")), "{error}");
 }
 
 #[tokio::test]
