@@ -125,16 +125,18 @@ async fn connect_except(
     }
 }
 
-/// Counts an endpoint that could not be connected to, and passes it over from now on.
+/// Counts an endpoint that could not be connected to, unless the fault is ours, and passes it over from now on.
 fn failed(route: &Route<'_>, endpoint: &Arc<Endpoint>, error: &DialError, tried: &mut Tried) -> Refusal {
     tracing::info!(pool = %endpoint.key.pool, %error, "endpoint passed over");
     tried.add(endpoint);
-    route.metrics.endpoint_failures.inc(error.token());
-    match error {
+    let refusal = match error {
         DialError::Exhausted(..) => return Refusal::Exhausted,
-        DialError::Timeout(_) | DialError::Refused(_) | DialError::Io(..) => endpoint.failed(),
-    }
-    if matches!(error, DialError::Timeout(_)) { Refusal::ConnectTimeout } else { Refusal::ConnectFailed }
+        DialError::Timeout(_) => Refusal::ConnectTimeout,
+        DialError::Refused(_) | DialError::Io(..) => Refusal::ConnectFailed,
+    };
+    route.metrics.endpoint_failures.inc(error.token());
+    endpoint.failed();
+    refusal
 }
 
 /// Counts and names what went wrong after a connection was there.
