@@ -160,7 +160,7 @@ fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text:
         return Document { line: first_line, key: None, object: Outcome::Skipped, faults: vec![(first_line, reason)] };
     };
     let Some(metadata) = header.metadata.as_ref().filter(|metadata| !metadata.name.is_empty()) else {
-        let faults = vec![(first_line, format!("{} has no metadata.name", header.kind))];
+        let faults = vec![(first_line, format!("{} has no metadata.name: give it one", header.kind))];
         return Document { line: first_line, key: None, object: Outcome::Bad, faults };
     };
     let key = kind.key(metadata);

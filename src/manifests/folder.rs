@@ -71,7 +71,7 @@ impl Folder {
             match fs::read(path).map(String::from_utf8) {
                 Ok(Ok(text)) if file.text.as_ref() == Some(&text) => {}
                 Ok(Ok(text)) => file.update(path, text, &mut faults),
-                Ok(Err(_)) => faults.push(fault(path, 1, "is not UTF-8")),
+                Ok(Err(_)) => faults.push(fault(path, 1, "is not UTF-8: save it in that encoding")),
                 Err(error) => faults.push(fault(path, 1, &format!("can't be read: {error}"))),
             }
         }
