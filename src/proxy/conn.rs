@@ -54,7 +54,9 @@ pub struct ClientInfo {
     pub listener: Arc<str>,
     /// The port to tell clients: `--public-http-port` or `--public-https-port`, else the one bound.
     pub public_port: u16,
-    /// The port of the same listener's HTTPS to tell clients, if it has one.
+    /// The port of the same listener's plain HTTP to tell clients, if it has one.
+    pub public_http_port: Option<u16>,
+    /// The same of its HTTPS.
     pub public_https_port: Option<u16>,
     /// Whether it came over TLS that we ended.
     pub secure: bool,
@@ -73,6 +75,8 @@ pub struct Entrance {
     pub speaks: Speaks,
     /// [`ClientInfo::public_port`].
     pub public_port: u16,
+    /// [`ClientInfo::public_http_port`].
+    pub public_http_port: Option<u16>,
     /// [`ClientInfo::public_https_port`].
     pub public_https_port: Option<u16>,
 }
@@ -226,6 +230,7 @@ impl Entrance {
             local,
             listener: Arc::clone(&self.listener),
             public_port: self.public_port,
+            public_http_port: self.public_http_port,
             public_https_port: self.public_https_port,
             secure: false,
             sni: None,

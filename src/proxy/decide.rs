@@ -88,8 +88,7 @@ impl Located<'_> {
 
     /// The answer of a location that redirects.
     pub fn redirect(&self, client: &ClientInfo) -> Response<Body> {
-        let https = client.public_https_port.unwrap_or(443);
-        let ports = PublicPorts { http: if client.secure { 80 } else { client.public_port }, https };
+        let ports = PublicPorts { http: client.public_http_port.unwrap_or(80), https: client.public_https_port.unwrap_or(443) };
         match self.served.location.redirect(self.came_to(), ports, &self.path, self.query) {
             Some((status, location)) => redirect(status, location),
             None => Refusal::Internal.into_response(),

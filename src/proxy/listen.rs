@@ -137,9 +137,10 @@ impl Shared {
         for settings in &self.proxy.settings.listeners {
             let open = |port: Option<u16>| port.map(|port| self.bind(&settings.name, port)).transpose();
             let (http, https) = (open(settings.http)?, open(settings.https)?);
+            let public_http_port = http.as_ref().map(|(_, address)| settings.public_http_port.unwrap_or(address.port()));
             let public_https_port = https.as_ref().map(|(_, address)| settings.public_https_port.unwrap_or(address.port()));
             let door = |https: bool, speaks: Speaks, (listener, address): (TcpListener, SocketAddr)| {
-                let public = if https { settings.public_https_port } else { settings.public_http_port };
+                let public = if https { public_https_port } else { public_http_port };
                 Door {
                     bound: Bound { listener: Arc::clone(&settings.name), https, address },
                     listener,
@@ -147,6 +148,7 @@ impl Shared {
                         listener: Arc::clone(&settings.name),
                         speaks,
                         public_port: public.unwrap_or(address.port()),
+                        public_http_port,
                         public_https_port,
                     },
                 }
@@ -402,7 +404,13 @@ impl TcpPorts {
         let shared = &self.shared;
         let terminator = shared.tls.terminator(Arc::clone(&shared.proxy.live), Place::Port(port))?;
         let listener = bind(SocketAddr::new(shared.proxy.settings.bind, port))?;
-        let entrance = Entrance { listener: "".into(), speaks: Speaks::Tcp(port, terminator), public_port: port, public_https_port: None };
+        let entrance = Entrance {
+            listener: "".into(),
+            speaks: Speaks::Tcp(port, terminator),
+            public_port: port,
+            public_http_port: None,
+            public_https_port: None,
+        };
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(Arc::clone(shared).accept(listener, Arc::new(entrance), stop.clone()));
         Ok(OpenPort { stop, accepting })

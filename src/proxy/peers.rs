@@ -99,6 +99,7 @@ pub async fn gateway_with(location: Location, endpoints: &[SocketAddr], settings
                 local,
                 listener: "default".into(),
                 public_port: local.port(),
+                public_http_port: Some(local.port()),
                 public_https_port: None,
                 secure: false,
                 sni: None,

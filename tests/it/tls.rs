@@ -56,6 +56,20 @@ async fn plain_http_is_sent_to_https_only_while_a_certificate_is_served() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_plain_http_names_the_port_of_the_same_listener() {
+    let a = Identity::new("a.test");
+    let back = route(
+        "back",
+        "hosts: [a.test]\ntls: {certificates: [{secretName: a}], redirect: false}\nlocations:\n- {path: /, redirect: {scheme: http}}",
+    );
+    let gateway = Gateway::start(&all([a.secret("a"), back])).await;
+    let mut secure = connect(gateway.https(), &a).await.unwrap();
+    secure.write_all(REQUEST).await.unwrap();
+    let answer = rest(&mut secure).await;
+    assert!(answer.contains(&format!("Location: http://a.test:{}/\r\n", gateway.http.port())), "{answer}");
+}
+
+#[tokio::test]
 async fn the_lowest_version_is_the_hosts_own() {
     let (old, new) = (Identity::new("old.test"), Identity::new("new.test"));
     let routes = all([https("old", "old.test", ""), https("new", "new.test", ", minVersion: \"1.3\"")]);

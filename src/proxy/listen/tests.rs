@@ -556,7 +556,13 @@ fn errors_of_accept_have_three_classes() {
 #[tokio::test]
 async fn the_task_of_a_silent_client_is_small() {
     let edge = Edge::start(settings(), Table::default()).await;
-    let entrance = Arc::new(Entrance { listener: "default".into(), speaks: Speaks::Http, public_port: 80, public_https_port: None });
+    let entrance = Arc::new(Entrance {
+        listener: "default".into(),
+        speaks: Speaks::Http,
+        public_port: 80,
+        public_http_port: Some(80),
+        public_https_port: None,
+    });
     let gate = Gate::new(1, 0, Arc::clone(&edge.proxy.metrics));
     let socket = connect(edge.http()).await;
     let peer = edge.http();
