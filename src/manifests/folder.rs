@@ -23,6 +23,8 @@ use crate::translate::Change;
 pub(super) struct Folder {
     paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, File>,
+    /// What could not be read at the last look, and why: said once, not at every look.
+    unread: BTreeMap<PathBuf, String>,
     sent: Option<Objects>,
 }
 
@@ -44,7 +46,7 @@ struct File {
 
 impl Folder {
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, files: BTreeMap::new(), sent: None }
+        Self { paths, files: BTreeMap::new(), unread: BTreeMap::new(), sent: None }
     }
 
     /// One file that is only a text.
@@ -53,7 +55,8 @@ impl Folder {
         let mut faults = Vec::new();
         let mut file = File::default();
         file.update(&path, text.to_owned(), &mut faults);
-        let folder = Self { paths: Vec::new(), files: BTreeMap::from([(path.clone(), file)]), sent: None };
+        let files = BTreeMap::from([(path.clone(), file)]);
+        let folder = Self { files, ..Self::new(Vec::new()) };
         (changes(None, &folder.objects(&[path], &mut faults)), faults)
     }
 
@@ -61,38 +64,46 @@ impl Folder {
         &self.paths
     }
 
-    /// Reads what is there now. What can't be read keeps its last good state; what is gone is gone.
+    /// Reads what is there now. What can't be read, be it a whole path, keeps its last good state; a file that is gone from its folder is gone.
     pub(super) fn scan(&mut self) -> Scan {
-        let mut faults = Vec::new();
-        let listed = self.list(&mut faults);
+        let (mut faults, mut unread) = (Vec::new(), BTreeMap::new());
+        let listed = self.list(&mut unread);
         self.files.retain(|path, _| listed.contains(path));
         for path in &listed {
             let file = self.files.entry(path.clone()).or_default();
             match fs::read(path).map(String::from_utf8) {
                 Ok(Ok(text)) if file.text.as_ref() == Some(&text) => {}
                 Ok(Ok(text)) => file.update(path, text, &mut faults),
-                Ok(Err(_)) => faults.push(fault(path, 1, "is not UTF-8: save it in that encoding")),
-                Err(error) => faults.push(fault(path, 1, &format!("can't be read: {error}"))),
+                Ok(Err(_)) => drop(unread.insert(path.clone(), "is not UTF-8: save it in that encoding".to_owned())),
+                Err(error) => drop(unread.insert(path.clone(), format!("can't be read: {error}"))),
             }
         }
+        for (path, reason) in unread.iter().filter(|(path, reason)| self.unread.get(*path) != Some(reason)) {
+            let held = self.files.iter().any(|(file, held)| file.starts_with(path) && !held.objects.is_empty());
+            let kept = if held { "; what it held stays in force" } else { "" };
+            faults.push(fault(path, 1, &format!("{reason}{kept}")));
+        }
+        self.unread = unread;
         let objects = self.objects(&listed, &mut faults);
         let changes = changes(self.sent.as_ref(), &objects);
         self.sent = Some(objects);
         Scan { changes, faults }
     }
 
-    /// The files: those named, and those of the folders named, one level deep as with `kubectl apply -f`.
-    fn list(&self, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
+    /// The files: those named, and those of the folders named, one level deep as with `kubectl apply -f`. Of a path that can't be read, a
+    /// mount that is away or descriptors that ran out, those that were there: it would take every route with it.
+    fn list(&self, unread: &mut BTreeMap<PathBuf, String>) -> Vec<PathBuf> {
         let mut listed: Vec<PathBuf> = Vec::new();
         for path in &self.paths {
-            let found = if path.is_dir() { manifests_of(path) } else { fs::metadata(path).map(|_| vec![path.clone()]) };
-            match found {
-                Ok(found) => {
-                    let new: Vec<PathBuf> = found.into_iter().filter(|file| !listed.contains(file)).collect();
-                    listed.extend(new);
+            let found = match fs::metadata(path).and_then(|is| if is.is_dir() { manifests_of(path) } else { Ok(vec![path.clone()]) }) {
+                Ok(found) => found,
+                Err(error) => {
+                    unread.insert(path.clone(), format!("can't be read: {error}"));
+                    self.files.keys().filter(|file| *file == path || file.parent() == Some(path)).cloned().collect()
                 }
-                Err(error) => faults.push(fault(path, 1, &format!("can't be read: {error}"))),
-            }
+            };
+            let new: Vec<PathBuf> = found.into_iter().filter(|file| !listed.contains(file)).collect();
+            listed.extend(new);
         }
         listed
     }
@@ -161,15 +172,19 @@ fn manifests_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
         // A volume of a ConfigMap holds `..data` and dated folders; editors hold `.name.swp`.
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if matches!(extension, Some("yaml" | "yml" | "json")) && !hidden && path.is_file() {
+        if is_manifest(&path) && !hidden && path.is_file() {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a file of a folder is read.
+pub(super) fn is_manifest(path: &Path) -> bool {
+    matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json"))
 }
 
 fn fault(path: &Path, line: usize, reason: &str) -> Fault {
@@ -252,11 +267,45 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_there_is_reported() {
+    fn a_path_that_is_not_there_is_reported_once() {
         let mut folder = Folder::new(vec!["/nowhere/at/all".into()]);
         let scan = folder.scan();
         assert_eq!(scan.faults.len(), 1);
         assert_eq!(scan.changes.len(), 8);
+        assert_eq!(folder.scan().faults, []);
+    }
+
+    #[test]
+    fn a_folder_that_goes_away_takes_nothing_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (mounted, away) = (root.path().join("manifests"), root.path().join("away"));
+        fs::create_dir(&mounted).unwrap();
+        fs::write(mounted.join("a.yaml"), service("a")).unwrap();
+        let mut folder = Folder::new(vec![mounted.clone()]);
+        assert_eq!(services(&mut folder).unwrap(), ["default/a"]);
+        fs::rename(&mounted, &away).unwrap();
+        let scan = folder.scan();
+        assert_eq!(scan.changes.len(), 0);
+        assert!(scan.faults[0].reason.ends_with("what it held stays in force"), "{:?}", scan.faults);
+        assert_eq!(folder.scan().faults, []);
+        fs::write(away.join("b.yaml"), service("b")).unwrap();
+        fs::rename(&away, &mounted).unwrap();
+        assert_eq!(services(&mut folder).unwrap(), ["default/a", "default/b"]);
+        fs::remove_file(mounted.join("a.yaml")).unwrap();
+        assert_eq!(services(&mut folder).unwrap(), ["default/b"]);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_keeps_its_last_good_state() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("a.yaml");
+        fs::write(&file, service("a")).unwrap();
+        let mut folder = Folder::new(vec![root.path().to_owned()]);
+        folder.scan();
+        fs::write(&file, b"kind: \xff").unwrap();
+        let scan = folder.scan();
+        assert_eq!((scan.changes.len(), scan.faults.len()), (0, 1));
+        assert_eq!(folder.scan().faults, []);
     }
 
     #[test]

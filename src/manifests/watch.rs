@@ -3,11 +3,16 @@
 //! It never knows what is in them. An event is only a reason to look: which one it was does not matter, so that atomic renames,
 //! swapped links and editors are all the same.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use notify::{
-    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use tokio::{
     sync::mpsc,
@@ -18,7 +23,7 @@ use tracing::{info, warn};
 
 use super::{
     Fault, Severity,
-    folder::{Folder, Scan},
+    folder::{Folder, Scan, is_manifest},
 };
 use crate::translate::Change;
 
@@ -32,8 +37,9 @@ const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 /// Every kind is listed first, be it empty. A file that is broken is logged, and keeps its last good state.
 pub async fn watch(paths: Vec<PathBuf>, changes: mpsc::Sender<Change>) {
     let (happened, mut events) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if !event.is_ok_and(|event| is_our_own(event.kind)) {
+    let named = names(&paths);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.map_or(true, |event| is_reason_to_look(&event, &named)) {
             let _ = happened.try_send(()); // full: a look is due anyway
         }
     })
@@ -65,9 +71,21 @@ pub async fn watch(paths: Vec<PathBuf>, changes: mpsc::Sender<Change>) {
     }
 }
 
-/// Reading a file is an event too: to look again for it would never end.
-fn is_our_own(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+/// What a file is called that was named itself, and what it is called behind its link.
+fn names(paths: &[PathBuf]) -> BTreeSet<OsString> {
+    let behind = paths.iter().filter_map(|path| path.canonicalize().ok());
+    paths.iter().cloned().chain(behind).filter_map(|path| path.file_name().map(OsString::from)).collect()
+}
+
+/// Reading a file is an event too: to look again for it would never end. Nor is it a reason what is written to files that are no manifests:
+/// our own log may stand beside them.
+fn is_reason_to_look(event: &Event, named: &BTreeSet<OsString>) -> bool {
+    let ours = |path: &PathBuf| is_manifest(path) || Path::file_name(path).is_some_and(|name| named.contains(name));
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => event.paths.iter().any(ours),
+        EventKind::Access(_) => false,
+        _ => true,
+    }
 }
 
 /// Waits for an event, and for the rest of what belongs to it.
@@ -120,6 +138,19 @@ mod tests {
 
     fn service(name: &str) -> String {
         format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n")
+    }
+
+    #[test]
+    fn a_log_beside_the_manifests_is_no_reason_to_look() {
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let event = |kind: EventKind, path: &str| notify::Event::new(kind).add_path(path.into());
+        let named = names(&["/srv/carrick.conf".into()]);
+        let looks = |event: notify::Event| is_reason_to_look(&event, &named);
+        assert!(!looks(event(written, "/srv/carrick.log")));
+        assert!(!looks(event(EventKind::Access(AccessKind::Open(AccessMode::Read)), "/srv/a.yaml")));
+        assert!(looks(event(written, "/srv/a.yaml")));
+        assert!(looks(event(written, "/srv/carrick.conf")));
+        assert!(looks(event(EventKind::Create(notify::event::CreateKind::Any), "/srv/..data")));
     }
 
     #[tokio::test]
