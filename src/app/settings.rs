@@ -12,7 +12,7 @@ use super::server::Addresses;
 use crate::{
     cli::{self, Check, Flags, Switch, TcpPorts, Translation},
     model::PoolKey,
-    proxy::{self, ListenerSettings, Settings, files::Layout},
+    proxy::{self, ListenerSettings, Settings, files::Layout, gate},
     translate::{ClassFilter, HasHttps, HostOwnership, Options},
 };
 
@@ -57,11 +57,22 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>) -> Settings {
         lb_health_path: flags.lb_health_path.as_deref().map(Into::into),
         refusal_header: flags.refusal_header == Switch::On,
         forwarded: flags.forwarded,
-        max_connections: flags
-            .max_connections
-            .map_or_else(|| proxy::gate::default_max_connections(proxy::gate::raise_descriptor_limit()), |max| max as usize),
+        max_connections: max_connections(flags.max_connections),
         max_connections_per_client: flags.max_connections_per_client as usize,
     }
+}
+
+/// The limit of descriptors is lifted whatever is asked for. More than it carries is served as long as it lasts, and said.
+fn max_connections(asked: Option<u64>) -> usize {
+    let descriptors = gate::raise_descriptor_limit();
+    let Some(asked) = asked else { return gate::default_max_connections(descriptors) };
+    let needed = gate::descriptors_for(asked);
+    if descriptors < needed {
+        tracing::warn!(
+            "--max-connections {asked} may need {needed} descriptors and the limit is {descriptors}: raise it, or leave out the flag"
+        );
+    }
+    usize::try_from(asked).unwrap_or(usize::MAX)
 }
 
 /// The translation for a server that listens at these addresses.

@@ -43,6 +43,11 @@ pub fn default_max_connections(descriptors: u64) -> usize {
     usize::try_from(descriptors.saturating_sub(KEPT) / 2).unwrap_or(MOST).clamp(1, MOST)
 }
 
+/// The descriptors that so many client connections may take.
+pub fn descriptors_for(connections: u64) -> u64 {
+    connections.saturating_mul(2).saturating_add(KEPT)
+}
+
 /// Counts client connections.
 #[derive(Debug)]
 pub struct Gate {

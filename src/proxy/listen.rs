@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,6 +35,8 @@ const BACKLOG: i32 = 16_384;
 const EXHAUSTED: Duration = Duration::from_millis(100);
 /// How long it rests after an error that nobody knows a cause of.
 const UNKNOWN: Duration = Duration::from_secs(1);
+/// How often the log says that accepting pauses for one reason. /metrics counts them all.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How long a layer-4 port that could not be bound is left alone.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -261,19 +263,27 @@ impl Rest {
     }
 }
 
-/// Whether an accept loop rests, so that a pause is told and counted once, however many turns it takes.
+/// Whether an accept loop rests, so that a pause is counted once, however many turns it takes. At the limit a pause follows every connection:
+/// it is told once in [`TOLD_EVERY`].
 #[derive(Debug, Default)]
-struct Pause(Option<&'static str>);
+struct Pause {
+    reason: Option<&'static str>,
+    told: Option<(&'static str, Instant)>,
+}
 
 impl Pause {
     fn note(&mut self, rest: Option<&Rest>, proxy: &Proxy, entrance: &Entrance) {
         let reason = rest.map(Rest::token);
-        if reason == self.0 {
+        if reason == self.reason {
             return;
         }
-        self.0 = reason;
+        self.reason = reason;
         let Some(rest) = rest else { return };
         proxy.metrics.accept_pauses.inc(rest.token());
+        if self.told.is_some_and(|(reason, at)| reason == rest.token() && at.elapsed() < TOLD_EVERY) {
+            return;
+        }
+        self.told = Some((rest.token(), Instant::now()));
         let port = entrance.public_port;
         match rest {
             Rest::Full => tracing::warn!(port, "accepting pauses: --max-connections {} are open", proxy.settings.max_connections),

@@ -1,13 +1,22 @@
 //! Limits reached: accepting pauses, what is open stays, and it recovers.
 
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use futures_util::{SinkExt as _, future::join_all};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    client::{head, rest, text, websocket},
+    client::{get, head, rest, status, text, websocket},
     eventually,
     gateway::Gateway,
     manifest::{all, route, site},
     peers::Echo,
+    soon,
 };
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -53,4 +62,70 @@ async fn one_address_has_no_more_than_its_share() {
         rest(&mut socket).await.contains("308")
     })
     .await;
+}
+
+/// A process of its own, and what it says. Ends with the test.
+struct Process {
+    child: Child,
+    said: mpsc::UnboundedReceiver<String>,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (send, said) = mpsc::unbounded_channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Self { child, said }
+    }
+
+    /// The next line that holds `mark`.
+    async fn line_with(&mut self, mark: &str) -> String {
+        loop {
+            let line = soon(mark, self.said.recv()).await.unwrap_or_else(|| panic!("it ended before it said {mark:?}"));
+            if line.contains(mark) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn without_descriptors_accepting_pauses_and_recovers() {
+    let echo = Echo::start("echo").await;
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("site.yaml"), site("app", "/", &[echo.at])).unwrap();
+    // A process of its own: the limit is one of the process.
+    let mut carrick = Process::start(
+        Command::new("sh")
+            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\" 2>&1", env!("CARGO_BIN_EXE_carrick"), "standalone", "--max-connections", "1000"])
+            .args(["--bind", "127.0.0.1", "--http-port", "0", "--https-port", "off", "--ops-bind", "off", "--admin-bind", "off"])
+            .args(["--workers", "1", "--manifests"])
+            .arg(folder.path()),
+    );
+    let address = carrick.line_with("http on ").await;
+    let at: SocketAddr = address.split(' ').nth(2).unwrap().parse().unwrap();
+    eventually("it serves", async || status(&get(at, "a.test", "/").await) != 404).await;
+    let mut first = websocket(at, "ws://a.test/").await;
+    assert_eq!(text(&mut first).await, "echo");
+    // Each takes two descriptors once it is open; the kernel takes in those that we do not.
+    let mut crowd = join_all((0..64).map(|_| TcpStream::connect(at))).await;
+    for socket in crowd.iter_mut().flatten() {
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n").await.unwrap();
+    }
+    carrick.line_with("accepting pauses").await;
+    first.send(Message::text("still here")).await.unwrap();
+    assert_eq!(text(&mut first).await, "still here");
+    drop(crowd);
+    let mut next = websocket(at, "ws://a.test/").await;
+    assert_eq!(text(&mut next).await, "echo");
+    first.send(Message::text("and here")).await.unwrap();
+    assert_eq!(text(&mut first).await, "and here");
 }
