@@ -102,7 +102,7 @@ fn options(translation: &Translation, tcp_ports: &TcpPorts, listeners: BTreeMap<
             cli::HostOwnership::Namespace => HostOwnership::Namespace,
             cli::HostOwnership::Shared => HostOwnership::Shared,
         },
-        allow_addresses: true,
+        allow_addresses: translation.allow_addresses.unwrap_or(true),
         allow_directories: true,
         tcp_ports: tcp_ports.0.clone(),
         own_ports: BTreeSet::new(),

@@ -65,6 +65,9 @@ pub struct Translation {
     /// Send what is meant for this port of a Service to HOST:PORT instead; may be repeated
     #[arg(long = "backend", value_name = "NS/SERVICE:PORT=HOST:PORT", value_delimiter = ',', env = "CARRICK_BACKEND")]
     pub backends: Vec<BackendFlag>,
+    /// WsRoutes may name backends by address [default: true]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true", env = "CARRICK_ALLOW_ADDRESSES")]
+    pub allow_addresses: Option<bool>,
     /// Who may use a host: its owner's namespace alone, or any namespace
     #[arg(long, value_enum, default_value_t = HostOwnership::Namespace, env = "CARRICK_HOST_OWNERSHIP")]
     pub host_ownership: HostOwnership,
