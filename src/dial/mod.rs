@@ -69,7 +69,8 @@ pub async fn connect(endpoint: SocketAddr, within: Duration) -> Result<TcpStream
         socket.connect(endpoint).await
     };
     match timeout(within, attempt).await {
-        Ok(Ok(stream)) if connected_to_itself(&stream) => Err(DialError::Refused(endpoint)),
+        // TCP's simultaneous open: on a port of the ephemeral range where nobody listens, a socket of this host can meet itself.
+        Ok(Ok(stream)) if stream.local_addr().is_ok_and(|local| local == endpoint) => Err(DialError::Refused(endpoint)),
         Ok(Ok(stream)) => {
             // A failure is no reason to lose the connection: a socket reset meanwhile refuses options, and its next read says so.
             let _ = tune(&stream);
@@ -93,14 +94,6 @@ pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 pub fn is_exhaustion(error: &io::Error) -> bool {
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::ADDRINUSE];
     Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
-}
-
-/// TCP's simultaneous open: on a port of the ephemeral range where nobody listens, a socket of this host can meet itself.
-fn connected_to_itself(stream: &TcpStream) -> bool {
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(local), Ok(peer)) => local == peer,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
