@@ -77,13 +77,15 @@ impl Syntax {
                 let line = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
                 (line, one_line(&error.without_snippet().to_string()))
             }),
-            Syntax::Json => serde_json::from_str(text).map_err(|error| (error.line(), error.to_string())),
+            Syntax::Json => serde_json::from_str(text).map_err(|error| (error.line(), one_line(&error.to_string()))),
         }
     }
 }
 
+/// On one line, and without the place, which is that in the document: the fault has the one in the file.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    message.rfind(" at line ").map_or(message.as_str(), |place| &message[..place]).to_owned()
 }
 
 /// Documents with the line each begins at. Split by hand, so that one that does not parse harms no other.
@@ -164,17 +166,21 @@ fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text:
         return Document { line: first_line, key: None, object: Outcome::Bad, faults };
     };
     let key = kind.key(metadata);
+    let schema = if kind == Kind::WsRoute { schema_faults(text, syntax) } else { Vec::new() };
+    let (unknown, wrong): (Vec<_>, Vec<_>) = schema.into_iter().partition(|(_, fault)| fault.kind == FaultKind::UnknownField);
     let mut faults = Vec::new();
     let object = match read(kind, text, syntax) {
         Ok(object) => Outcome::Good(object),
+        // The schema names every field that is wrong, the parser only the place of the first.
         Err((line, reason)) => {
-            faults.push((at(line), format!("{key}: {reason}")));
+            faults.extend(wrong.iter().map(|(line, fault)| (at(*line), format!("{key}: {fault}"))));
+            if faults.is_empty() {
+                faults.push((at(line), format!("{key}: {reason}")));
+            }
             if kind == Kind::WsRoute { salvage(text, syntax).map_or(Outcome::Bad, Outcome::Part) } else { Outcome::Bad }
         }
     };
-    if kind == Kind::WsRoute {
-        faults.extend(unknown_fields(text, syntax).into_iter().map(|(line, field)| (at(line), format!("{key}: {field}, and is ignored"))));
-    }
+    faults.extend(unknown.iter().map(|(line, fault)| (at(*line), format!("{key}: {fault}, and is ignored"))));
     Document { line: first_line, key: Some(key), object, faults }
 }
 
@@ -208,12 +214,12 @@ fn salvage(text: &str, syntax: Syntax) -> Option<Object> {
     serde_json::from_value(route).ok().map(|route| Object::WsRoute(Box::new(route)))
 }
 
-/// Fields that the schema does not have, each with the first line that looks like it.
-fn unknown_fields(text: &str, syntax: Syntax) -> Vec<(usize, String)> {
+/// What the schema of a WsRoute does not allow, each with the first line that looks like its field.
+fn schema_faults(text: &str, syntax: Syntax) -> Vec<(usize, api::Fault)> {
     let Ok(route) = syntax.read::<Value>(text) else { return Vec::new() };
-    let faults = api::validate(&route["spec"]).into_iter().filter(|fault| fault.kind == FaultKind::UnknownField);
     let line = |name: &str| text.lines().position(|line| line.split(['"', '\'', ':', '{', ',', '-', ' ']).any(|word| word == name));
-    faults.map(|fault| (fault.path.last().and_then(|name| line(name)).map_or(1, |index| index + 1), fault.to_string())).collect()
+    let field = |fault: &api::Fault| fault.path.iter().rfind(|step| step.parse::<usize>().is_err()).and_then(|name| line(name));
+    api::validate(&route["spec"]).into_iter().map(|fault| (field(&fault).map_or(1, |index| index + 1), fault)).collect()
 }
 
 #[cfg(test)]
@@ -259,7 +265,9 @@ mod tests {
     fn a_wrong_location_harms_only_itself() {
         let text = "apiVersion: carrick.dev/v1alpha1\nkind: WsRoute\nmetadata: {name: shop}\nspec:\n  locations:\n  - path: /a\n    backends: [{service: a, port: 80}]\n  - path: /b\n    backends: [{service: b, port: 80, weight: heavy}]\n";
         let documents = yaml(text);
-        assert_eq!(faults(&documents)[0].0, 9);
+        let (line, reason) = faults(&documents)[0];
+        assert_eq!(line, 9);
+        assert!(reason.contains("spec.locations[1].backends[0].weight"), "{reason}");
         let Outcome::Part(Object::WsRoute(route)) = &documents[0].object else { panic!("{documents:?}") };
         let locations = route.spec.locations.as_ref().unwrap();
         assert!(locations[0].backends.is_some());

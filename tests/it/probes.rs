@@ -131,6 +131,14 @@ async fn names_that_only_look_like_framing_frame_nothing() {
 }
 
 #[tokio::test]
+async fn an_old_client_is_not_waited_for_to_expect_anything() {
+    let probed = Probed::start().await;
+    let (statuses, received) =
+        probed.send("POST /probe HTTP/1.0\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n12345").await;
+    assert_eq!((statuses, &*received), (vec![200], "POST /probe HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n12345"));
+}
+
+#[tokio::test]
 async fn paths_as_browsers_send_them_arrive_escaped() {
     let probed = Probed::start().await;
     assert_eq!(status(&get(probed.gateway.http, "a.test", "/posts/[slug]/{id}|a^b?filter[name]=x").await), 200);

@@ -5,8 +5,8 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, HOST, REFERER, USER_AGENT},
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, EXPECT, HOST, REFERER, USER_AGENT},
     request::Parts,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -230,6 +230,10 @@ impl Session {
     /// Makes a client's header section the one that goes to the backend, all but Host and the framing.
     fn edit(&self, headers: &mut HeaderMap, parts: &Parts, served: &Served, exchange: &Exchange) {
         hop::strip_request(headers);
+        if parts.version == Version::HTTP_10 {
+            // It can't be answered with a 100 there, and so means nothing (RFC 9110 10.1.1).
+            headers.remove(EXPECT);
+        }
         let host = headers.remove(HOST);
         let named = host.as_ref().and_then(|host| host.to_str().ok());
         let hop = Hop {
