@@ -1,7 +1,7 @@
 //! How a tunnel ends: who is told what, in which order, and how long each is waited for.
 //!
 //! Pure: it is told what was read and what time it is, and says what passes, what is put in between, and when a side gets its FIN. It never
-//! knows sockets or buffers. `relay` drives it, `tests/sim` drives it through every race.
+//! knows sockets or buffers. `relay` drives it, `tests/sim` drives it through every race; `words` is what the three say to each other.
 //!
 //! ```text
 //!            order          a boundary            the client's Close        its Close
@@ -12,7 +12,11 @@
 //!    └── both have said Close, or one is gone after it ──► Parting ── 5 s ─────────────────┘
 //! ```
 
+mod words;
+
 use std::time::Duration;
+
+pub use words::{End, Goodbye, Reason, Sink, Source, Unclean, Verdict};
 
 use super::{
     clock::Tick,
@@ -26,95 +30,6 @@ const WAIT: Duration = Duration::from_secs(5);
 const MESSAGE_WAIT: Duration = Duration::from_secs(1);
 /// Going away: what the backend sees in every close that we start.
 const GOING_AWAY: u16 = 1001;
-/// Longest payload of a control frame.
-const CONTROL_MAX: usize = 125;
-
-/// Why the proxy ends a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Not a byte either way for too long.
-    Idle,
-    /// This process ends.
-    Shutdown,
-}
-
-impl Reason {
-    /// How log and metrics call it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Reason::Idle => "idle",
-            Reason::Shutdown => "shutdown",
-        }
-    }
-
-    /// What the client reads in the Close.
-    fn text(self) -> &'static str {
-        match self {
-            Reason::Idle => "idle",
-            Reason::Shutdown => "server is restarting",
-        }
-    }
-}
-
-/// A Close to be written towards a side, now, after what passed before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Goodbye {
-    /// Who gets it.
-    pub to: Side,
-    /// Its code.
-    pub code: u16,
-    /// Its reason.
-    pub reason: &'static str,
-}
-
-impl Goodbye {
-    /// The frame, RFC 6455 section 5.5.1; masked towards the backend, whose client we are.
-    pub fn frame(self, key: [u8; 4]) -> Vec<u8> {
-        let reason = &self.reason.as_bytes()[..self.reason.len().min(CONTROL_MAX - 2)];
-        let length = 2 + reason.len() as u8;
-        let payload = self.code.to_be_bytes().into_iter().chain(reason.iter().copied());
-        match self.to {
-            Side::Client => [0x88, length].into_iter().chain(payload).collect(),
-            Side::Backend => {
-                let masked = payload.zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key);
-                [0x88, 0x80 | length].into_iter().chain(key).chain(masked).collect()
-            }
-        }
-    }
-}
-
-/// What becomes of a chunk: its first bytes pass, then a Close may follow; the rest is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// How many bytes pass.
-    pub pass: usize,
-    /// What follows them.
-    pub say: Option<Goodbye>,
-}
-
-/// How a source stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// More may come.
-    Open,
-    /// It sent its FIN; it may still read.
-    Finished,
-    /// It was reset, or timed out: it does neither.
-    Lost,
-}
-
-/// How a sink stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sink {
-    /// More may be written.
-    Open,
-    /// It gets a FIN once all is written.
-    Ending,
-    /// It got it.
-    Shut,
-    /// It takes no more.
-    Broken,
-}
 
 /// What passes of what a source sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,44 +53,6 @@ enum Stage {
     Parting,
     /// All is said; FINs are written and waited for, and what still comes is dropped, so that no reset destroys what they have not read.
     Lingering,
-}
-
-/// Why a tunnel ended otherwise than by a closing handshake of its two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unclean {
-    /// The client went without a Close.
-    ClientGone,
-    /// The backend went without a Close.
-    BackendGone,
-    /// No place for a Close came in time.
-    MidFrame,
-    /// A Close of ours was not answered in time.
-    CloseTimeout,
-}
-
-impl Unclean {
-    /// How log and metrics call it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Unclean::ClientGone => "client_gone",
-            Unclean::BackendGone => "backend_gone",
-            Unclean::MidFrame => "mid_frame",
-            Unclean::CloseTimeout => "close_timeout",
-        }
-    }
-}
-
-/// How a tunnel ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// Who began.
-    pub by: Initiator,
-    /// Why.
-    pub reason: &'static str,
-    /// What was not as it should be.
-    pub unclean: Option<Unclean>,
-    /// The Close that each side saw: client, backend. The inner `None` is a Close without a code.
-    pub closes: [Option<Option<u16>>; 2],
 }
 
 /// One direction: what comes from a side and goes to the other.
