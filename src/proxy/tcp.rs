@@ -13,7 +13,7 @@ use crate::{
     dial::{self, DialError},
     live::ServedTcp,
     telemetry::access::Handshake,
-    tunnel::{self, Kind, Opening, Socket},
+    tunnel::{self, Identity, Kind, Opening, Socket},
 };
 
 /// Why a connection was not joined to an endpoint.
@@ -94,20 +94,17 @@ fn open(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, soc
     let host = client.sni.as_deref().unwrap_or_default();
     let scheme = if client.sni.is_some() || client.secure { "tls" } else { "tcp" };
     let handshake = Handshake { request_id: b"", scheme, host: host.as_bytes(), target: b"" };
-    let opening = Opening {
-        kind: Kind::Tcp,
+    let identity = Identity {
         location: route.key.clone(),
         route: route.route.clone(),
         label: Arc::clone(&route.label),
         lease,
         client: client.peer,
-        idle: route.idle,
-        from_client: read,
-        from_backend: Bytes::new(),
         permit: client.permit,
         metrics: Arc::clone(&served.metrics),
         log: proxy.access.handshake(&handshake),
     };
+    let opening = Opening { identity, kind: Kind::Tcp, idle: route.idle, from_client: read, from_backend: Bytes::new() };
     tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
 }
 

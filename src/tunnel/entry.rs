@@ -1,45 +1,24 @@
-//! What the rest of the process sees of one tunnel: its names, what it moved, and the order that was given to it.
+//! What the rest of the process sees of one tunnel: its identity, what it moved, and the order that was given to it.
 //!
 //! It never knows sockets. The tunnel's task alone writes its totals; `registry` reads them, settles counters and gives orders.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
-    },
-};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use futures_util::task::AtomicWaker;
 
 use super::{
-    Permit,
+    Identity,
     clock::Tick,
     close::{End, Reason},
     frame::Tally,
 };
-use crate::{
-    balance::Lease,
-    model::{LocationKey, ObjectRef},
-    telemetry::{
-        LocationMetrics,
-        metrics::{ByOpcode, Opcode, Side},
-    },
-};
+use crate::telemetry::metrics::{ByOpcode, Opcode, Side};
 
 /// One tunnel in the registry.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: u64,
-    pub(super) location: LocationKey,
-    pub(super) route: ObjectRef,
-    pub(super) label: Arc<str>,
-    pub(super) lease: Lease,
-    pub(super) client: SocketAddr,
-    pub(super) metrics: Arc<LocationMetrics>,
-    pub(super) log: Option<Box<str>>,
-    /// Dropped with the entry.
-    _permit: Permit,
+    pub(super) identity: Identity,
     pub(super) opened: Tick,
     /// By source.
     moved: [Meter; 2],
@@ -72,31 +51,11 @@ pub(super) enum State {
     Closing,
 }
 
-/// What an entry is made from, besides its names.
-pub(super) struct Names {
-    pub(super) location: LocationKey,
-    pub(super) route: ObjectRef,
-    pub(super) label: Arc<str>,
-    pub(super) lease: Lease,
-    pub(super) client: SocketAddr,
-    pub(super) metrics: Arc<LocationMetrics>,
-    pub(super) log: Option<Box<str>>,
-    pub(super) permit: Permit,
-}
-
 impl Entry {
-    pub(super) fn new(id: u64, now: Tick, names: Names) -> Self {
-        let Names { location, route, label, lease, client, metrics, log, permit } = names;
+    pub(super) fn new(id: u64, now: Tick, identity: Identity) -> Self {
         Self {
             id,
-            location,
-            route,
-            label,
-            lease,
-            client,
-            metrics,
-            log,
-            _permit: permit,
+            identity,
             opened: now,
             moved: Default::default(),
             active: AtomicU32::new(now.0),
@@ -147,7 +106,7 @@ impl Entry {
 
     /// Hands to the location's counters what they have not got yet.
     pub(super) fn settle(&self) {
-        let metrics = &self.metrics;
+        let metrics = &self.identity.metrics;
         let [up, down] = &self.moved;
         up.settle(&metrics.frames_to_backend, &metrics.bytes_to_backend);
         down.settle(&metrics.frames_to_client, &metrics.bytes_to_client);
@@ -182,14 +141,14 @@ impl Entry {
     /// Counts how the tunnel ended.
     pub(super) fn count_end(&self, end: &End, now: Tick) {
         self.settle();
-        self.metrics.tunnel_age_seconds.observe(now.since(self.opened));
+        self.identity.metrics.tunnel_age_seconds.observe(now.since(self.opened));
         for (side, close) in Side::ALL.into_iter().zip(end.closes) {
             if let Some(code) = close {
-                self.metrics.closes.inc(code, side, end.by);
+                self.identity.metrics.closes.inc(code, side, end.by);
             }
         }
         if let Some(unclean) = end.unclean {
-            self.metrics.unclean_ends.inc(unclean.label());
+            self.identity.metrics.unclean_ends.inc(unclean.label());
         }
     }
 }

@@ -47,11 +47,9 @@ pub enum Kind {
 /// Counts a client's connection as open until it is dropped: a tunnel keeps it to its end.
 pub type Permit = Arc<dyn Any + Send + Sync>;
 
-/// What a tunnel is opened with.
+/// What a tunnel is called and counted by, from its handshake to its end.
 #[derive(Debug)]
-pub struct Opening {
-    /// What its bytes are.
-    pub kind: Kind,
+pub struct Identity {
     /// The location it came by.
     pub location: LocationKey,
     /// The WsRoute that declared it.
@@ -62,18 +60,27 @@ pub struct Opening {
     pub lease: Lease,
     /// Who opened it.
     pub client: SocketAddr,
-    /// Without a byte either way for this long it is closed; `None` is never.
-    pub idle: Option<Duration>,
-    /// Read from the client already, not yet sent to the backend.
-    pub from_client: Bytes,
-    /// Read from the backend already, not yet sent to the client.
-    pub from_backend: Bytes,
     /// Counts the client's connection as open.
     pub permit: Permit,
     /// The counters of its location.
     pub metrics: Arc<LocationMetrics>,
     /// What the access log says of its handshake ([`crate::telemetry::AccessLog::handshake`]); `None` where it is off.
     pub log: Option<Box<str>>,
+}
+
+/// What a tunnel is opened with.
+#[derive(Debug)]
+pub struct Opening {
+    /// Whose it is.
+    pub identity: Identity,
+    /// What its bytes are.
+    pub kind: Kind,
+    /// Without a byte either way for this long it is closed; `None` is never.
+    pub idle: Option<Duration>,
+    /// Read from the client already, not yet sent to the backend.
+    pub from_client: Bytes,
+    /// Read from the backend already, not yet sent to the client.
+    pub from_backend: Bytes,
 }
 
 /// Registers a tunnel and starts the task that joins the two sockets. Returns at once.

@@ -19,10 +19,11 @@ use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    Identity,
     clock::{Clock, Tick},
     close::End,
     drain::{Filter, Order},
-    entry::{Entry, Names, State},
+    entry::{Entry, State},
 };
 use crate::{
     model::{EndpointKey, ObjectRef},
@@ -134,7 +135,7 @@ impl Registry {
         self.for_each(|entry| {
             entry.settle();
             // Counters and endpoints are shared by all tunnels of a location: their addresses name them.
-            let group = (Arc::as_ptr(&entry.metrics).addr(), Arc::as_ptr(entry.lease.endpoint()).addr());
+            let group = (Arc::as_ptr(&entry.identity.metrics).addr(), Arc::as_ptr(entry.identity.lease.endpoint()).addr());
             counts.entry(group).or_insert_with(|| labels(entry)).count += 1;
         });
         counts.into_values().collect()
@@ -147,7 +148,7 @@ impl Registry {
         }
         let mut entries = Vec::new();
         self.for_each(|entry| {
-            if order.filter.takes(&entry.location, &entry.lease.endpoint().key) {
+            if order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key) {
                 entries.push(Arc::clone(entry));
             }
         });
@@ -167,9 +168,9 @@ impl Registry {
     }
 
     /// Enters a tunnel.
-    pub(super) fn enter(&self, names: Names) -> Arc<Entry> {
+    pub(super) fn enter(&self, identity: Identity) -> Arc<Entry> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry::new(id, self.now(), names));
+        let entry = Arc::new(Entry::new(id, self.now(), identity));
         self.open.fetch_add(1, Ordering::AcqRel);
         self.shard(id).lock().insert(id, Arc::clone(&entry));
         // After it is to be seen by `drain`: one of the two marks it.
@@ -191,7 +192,7 @@ impl Registry {
             None => {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 entry.settle();
-                entry.metrics.unclean_ends.inc("panic");
+                entry.identity.metrics.unclean_ends.inc("panic");
             }
         }
         drop(removed);
@@ -201,13 +202,14 @@ impl Registry {
     }
 
     fn log(&self, entry: &Entry, end: &End, now: Tick) {
-        let Some(handshake) = &entry.log else { return };
+        let Identity { route, label, lease, client, log, .. } = &entry.identity;
+        let Some(handshake) = log else { return };
         self.access.tunnel(&access::Tunnel {
             handshake,
-            client: entry.client,
-            route: &entry.route,
-            location: &entry.label,
-            endpoint: entry.lease.endpoint().key.address,
+            client: *client,
+            route,
+            location: label,
+            endpoint: lease.endpoint().key.address,
             age: now.since(entry.opened),
             received: entry.bytes(Side::Client),
             sent: entry.bytes(Side::Backend),
@@ -244,7 +246,8 @@ impl fmt::Debug for Registry {
 
 impl Row {
     fn of(entry: &Entry, now: Tick) -> Self {
-        let endpoint = entry.lease.endpoint();
+        let Identity { route, label, lease, client, .. } = &entry.identity;
+        let endpoint = lease.endpoint();
         let state = match (entry.state(), entry.slot()) {
             (State::Closing, _) => "closing",
             (State::Open, Tick::NEVER) => "open",
@@ -252,11 +255,11 @@ impl Row {
         };
         Self {
             id: entry.id,
-            route: entry.route.clone(),
-            location: Arc::clone(&entry.label),
+            route: route.clone(),
+            location: Arc::clone(label),
             endpoint: endpoint.key.clone(),
             pod: endpoint.pod.clone(),
-            client: entry.client,
+            client: *client,
             age_seconds: now.since(entry.opened).as_secs_f64(),
             idle_seconds: now.since(entry.active()).as_secs_f64(),
             bytes_received: entry.bytes(Side::Client),
@@ -270,17 +273,14 @@ impl Row {
 
 fn labels(entry: &Entry) -> OpenTunnels {
     use crate::model::PoolKey;
-    let endpoint = entry.lease.endpoint();
+    let Identity { route, label, lease, .. } = &entry.identity;
+    let endpoint = lease.endpoint();
     let (service_namespace, service) = match &endpoint.key.pool {
         PoolKey::Service { service, port } => (&*service.namespace, format!("{}:{port}", service.name)),
         PoolKey::Address(address) => ("", address.to_string()),
     };
     OpenTunnels {
-        location: LocationLabels {
-            route_namespace: (&*entry.route.namespace).into(),
-            route: (&*entry.route.name).into(),
-            location: (&*entry.label).into(),
-        },
+        location: LocationLabels { route_namespace: (&*route.namespace).into(), route: (&*route.name).into(), location: (&**label).into() },
         service_namespace: service_namespace.into(),
         service: service.into(),
         endpoint_pod: endpoint.pod.as_deref().map_or_else(|| endpoint.key.address.to_string().into(), Into::into),
@@ -292,6 +292,6 @@ fn labels(entry: &Entry) -> OpenTunnels {
 impl Registry {
     /// The endpoint of some tunnel.
     pub(super) fn endpoint_of_first(&self) -> Arc<crate::balance::Endpoint> {
-        self.collect(|entry| Arc::clone(entry.lease.endpoint())).swap_remove(0)
+        self.collect(|entry| Arc::clone(entry.identity.lease.endpoint())).swap_remove(0)
     }
 }

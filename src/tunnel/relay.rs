@@ -22,7 +22,7 @@ use super::{
     Kind, Opening, Socket,
     clock::Tick,
     close::{Closing, Goodbye, Sink, Source, other},
-    entry::{Entry, Names, State},
+    entry::{Entry, State},
     frame::Tally,
     registry::Registry,
     scratch,
@@ -86,8 +86,8 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
 impl Relay {
     /// Enters the tunnel into the registry.
     pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
-        let Opening { kind, location, route, label, lease, client: peer, idle, from_client, from_backend, permit, metrics, log } = opening;
-        let entry = registry.enter(Names { location, route, label, lease, client: peer, metrics, log, permit });
+        let Opening { identity, kind, idle, from_client, from_backend } = opening;
+        let entry = registry.enter(identity);
         let closing = match kind {
             Kind::WebSocket { reconnect_code } => Closing::websocket(reconnect_code),
             Kind::Opaque | Kind::Tcp => Closing::opaque(),
@@ -340,6 +340,7 @@ mod tests {
         model::{EndpointKey, LocationKey, ObjectRef, PoolKey},
         telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
         tunnel::{
+            Identity,
             close::Reason,
             drain::{Filter, Order},
             open,
@@ -359,20 +360,17 @@ mod tests {
 
     fn opening(kind: Kind, metrics: &Arc<LocationMetrics>) -> Opening {
         let address = "10.0.0.1:80".parse().unwrap();
-        Opening {
-            kind,
+        let identity = Identity {
             location: LocationKey { namespace: "default".into(), identity: "/ws".into() },
             route: ObjectRef::new("default", "chat"),
             label: "/ws".into(),
             lease: Lease::detached(EndpointKey { pool: PoolKey::Address("10.0.0.1:80".into()), address }),
             client: "192.0.2.1:5000".parse().unwrap(),
-            idle: Some(IDLE),
-            from_client: Bytes::new(),
-            from_backend: Bytes::new(),
             permit: Arc::new(()),
             metrics: Arc::clone(metrics),
             log: None,
-        }
+        };
+        Opening { identity, kind, idle: Some(IDLE), from_client: Bytes::new(), from_backend: Bytes::new() }
     }
 
     impl Bench {

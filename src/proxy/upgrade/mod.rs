@@ -26,7 +26,7 @@ use crate::{
     balance::{Endpoint, Lease},
     live::Served,
     model::route::Proxy as Spec,
-    tunnel::{self, Kind, Opening, Permit, Registry, Socket},
+    tunnel::{self, Identity, Kind, Opening, Permit, Registry, Socket},
 };
 use handshake::Expected;
 
@@ -151,20 +151,17 @@ impl Switch {
             crate::model::route::Action::Proxy(spec) => spec.timeouts.idle,
             _ => None,
         };
-        let opening = Opening {
-            kind: self.kind,
+        let identity = Identity {
             location: location.key.clone(),
             route: location.route.clone(),
             label: Arc::clone(&location.label),
             lease: self.lease,
             client: tunnelled.client,
-            idle,
-            from_client: tunnelled.from_client,
-            from_backend,
             permit: tunnelled.permit,
             metrics: Arc::clone(&tunnelled.served.metrics),
             log: tunnelled.log,
         };
+        let opening = Opening { identity, kind: self.kind, idle, from_client: tunnelled.from_client, from_backend };
         tunnel::open(registry, opening, client, Socket::Tcp(backend));
     }
 }
