@@ -19,7 +19,7 @@ use crate::{
     live::Live,
     model::Table,
     telemetry::Metrics,
-    translate::{Change, Dirty, Event, Index, Options, Translated},
+    translate::{Change, Dirty, Index, Kind, Options, Translated},
 };
 use holdoff::Holdoff;
 use resolver::Resolver;
@@ -87,6 +87,7 @@ struct State {
     index: Index,
     dirty: Dirty,
     holdoff: Holdoff,
+    /// The kinds that were; before they all are, nothing is published.
     listed: BTreeSet<Kind>,
     translated: bool,
     published: bool,
@@ -94,7 +95,7 @@ struct State {
 
 impl State {
     fn take(&mut self, change: Change) {
-        let listed = reset_kind(&change).is_some_and(|kind| self.listed.insert(kind));
+        let listed = change.listed().is_some_and(|kind| self.listed.insert(kind));
         let dirty = self.index.apply(change);
         self.dirty = self.dirty.and(dirty);
         if dirty.any() || listed {
@@ -103,7 +104,7 @@ impl State {
     }
 
     fn is_complete(&self) -> bool {
-        self.listed.len() == KINDS
+        self.listed.len() == Kind::ALL.len()
     }
 
     /// All of it, or the lane of endpoints alone.
@@ -112,36 +113,6 @@ impl State {
         let next = if dirty.routes || !self.translated { self.index.translate(options) } else { self.index.refresh(options, last) };
         self.translated = true;
         Arc::new(next)
-    }
-}
-
-/// A watched kind, as far as the first lists are concerned.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    WsRoute,
-    Service,
-    EndpointSlice,
-    Secret,
-    ConfigMap,
-    ReferenceGrant,
-    IngressClass,
-    Namespace,
-}
-
-/// How many kinds must be listed before anything is published.
-const KINDS: usize = 8;
-
-fn reset_kind(change: &Change) -> Option<Kind> {
-    match change {
-        Change::WsRoute(Event::Reset(_)) => Some(Kind::WsRoute),
-        Change::Service(Event::Reset(_)) => Some(Kind::Service),
-        Change::EndpointSlice(Event::Reset(_)) => Some(Kind::EndpointSlice),
-        Change::Secret(Event::Reset(_)) => Some(Kind::Secret),
-        Change::ConfigMap(Event::Reset(_)) => Some(Kind::ConfigMap),
-        Change::ReferenceGrant(Event::Reset(_)) => Some(Kind::ReferenceGrant),
-        Change::IngressClass(Event::Reset(_)) => Some(Kind::IngressClass),
-        Change::Namespace(Event::Reset(_)) => Some(Kind::Namespace),
-        _ => None,
     }
 }
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::objects::{Key, Kind, Object};
+use super::objects::{Key, Object, kind_of};
 use crate::{
     api::{self, FaultKind},
-    translate::objects::Metadata,
+    translate::{Kind, objects::Metadata},
 };
 
 /// What one document, or one item of a List, came to.
@@ -154,7 +154,7 @@ fn of_list(line: usize, item: &Value) -> Document {
 /// One object of a kind that we know. `at` turns a line of the text into one of the file.
 fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text: &str, syntax: Syntax) -> Document {
     let group = header.api_version.split_once('/').map_or("", |(group, _)| group);
-    let Some(kind) = Kind::of(group, &header.kind) else {
+    let Some(kind) = kind_of(group, &header.kind) else {
         let reason = match header.kind.as_str() {
             "" => "an object without kind is skipped".to_owned(),
             kind => format!("kind {kind} of \"{}\" is skipped: it has no meaning here", header.api_version),
@@ -165,7 +165,7 @@ fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text:
         let faults = vec![(first_line, format!("{} has no metadata.name: give it one", header.kind))];
         return Document { line: first_line, key: None, object: Outcome::Bad, faults };
     };
-    let key = kind.key(metadata);
+    let key = Key::new(kind, metadata);
     let schema = if kind == Kind::WsRoute { schema_faults(text, syntax) } else { Vec::new() };
     let (unknown, wrong): (Vec<_>, Vec<_>) = schema.into_iter().partition(|(_, fault)| fault.kind == FaultKind::UnknownField);
     let mut faults = Vec::new();

@@ -7,59 +7,24 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     api::WsRoute,
     translate::{
-        Change, Event,
+        Change, Event, Kind,
         objects::{ConfigMap, EndpointSlice, IngressClass, Metadata, Namespace, ReferenceGrant, Secret, Service},
     },
 };
 
-/// A kind, in the order in which its Changes are sent: what routes name before the routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Namespace,
-    IngressClass,
-    ReferenceGrant,
-    Service,
-    EndpointSlice,
-    Secret,
-    ConfigMap,
-    WsRoute,
-}
-
-impl Kind {
-    const ALL: [Kind; 8] = [
-        Kind::Namespace,
-        Kind::IngressClass,
-        Kind::ReferenceGrant,
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::Secret,
-        Kind::ConfigMap,
-        Kind::WsRoute,
-    ];
-
-    /// The kind of a name in an API group.
-    pub(super) fn of(group: &str, name: &str) -> Option<Self> {
-        Some(match (group, name) {
-            ("carrick.dev", "WsRoute") => Kind::WsRoute,
-            ("", "Service") => Kind::Service,
-            ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
-            ("", "Secret") => Kind::Secret,
-            ("", "ConfigMap") => Kind::ConfigMap,
-            ("gateway.networking.k8s.io", "ReferenceGrant") => Kind::ReferenceGrant,
-            ("networking.k8s.io", "IngressClass") => Kind::IngressClass,
-            ("", "Namespace") => Kind::Namespace,
-            _ => return None,
-        })
-    }
-
-    /// The object of this kind that metadata name.
-    pub(super) fn key(self, metadata: &Metadata) -> Key {
-        let namespace = match self {
-            Kind::Namespace | Kind::IngressClass => "",
-            _ => metadata.namespace.as_deref().unwrap_or("default"),
-        };
-        Key { kind: self, namespace: namespace.to_owned(), name: metadata.name.clone() }
-    }
+/// The kind of a name in an API group, if manifests may hold it.
+pub(super) fn kind_of(group: &str, name: &str) -> Option<Kind> {
+    Some(match (group, name) {
+        ("carrick.dev", "WsRoute") => Kind::WsRoute,
+        ("", "Service") => Kind::Service,
+        ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+        ("", "Secret") => Kind::Secret,
+        ("", "ConfigMap") => Kind::ConfigMap,
+        ("gateway.networking.k8s.io", "ReferenceGrant") => Kind::ReferenceGrant,
+        ("networking.k8s.io", "IngressClass") => Kind::IngressClass,
+        ("", "Namespace") => Kind::Namespace,
+        _ => return None,
+    })
 }
 
 /// One object of one kind. Prints as `service default/chat`.
@@ -68,6 +33,17 @@ pub(super) struct Key {
     kind: Kind,
     namespace: String,
     name: String,
+}
+
+impl Key {
+    /// The object of a kind that metadata name.
+    pub(super) fn new(kind: Kind, metadata: &Metadata) -> Self {
+        let namespace = match kind {
+            Kind::Namespace | Kind::IngressClass => "",
+            _ => metadata.namespace.as_deref().unwrap_or("default"),
+        };
+        Self { kind, namespace: namespace.to_owned(), name: metadata.name.clone() }
+    }
 }
 
 impl fmt::Display for Key {

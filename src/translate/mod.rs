@@ -8,6 +8,7 @@
 //! host by host, in the order of `precedence`; `layer4` does the same for ports; `pools` looks up the endpoints.
 
 mod build;
+mod change;
 mod configmap;
 mod defaults;
 mod endpoints;
@@ -26,47 +27,14 @@ mod status;
 mod unsupported;
 mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+pub use change::{Change, Event, Kind};
 pub use index::{Dirty, Index};
 pub use options::{ClassFilter, HasHttps, HostOwnership, Options};
 pub use status::RouteStatus;
 
-use crate::{
-    api,
-    model::{ObjectRef, PoolKey, Table},
-};
-
-/// News of one kind of object, or of an address.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the variants are the kinds")]
-#[allow(clippy::large_enum_variant, reason = "a change is moved from a channel into the Index and is gone")]
-pub enum Change {
-    WsRoute(Event<api::WsRoute>),
-    Service(Event<objects::Service>),
-    EndpointSlice(Event<objects::EndpointSlice>),
-    Secret(Event<objects::Secret>),
-    ConfigMap(Event<objects::ConfigMap>),
-    ReferenceGrant(Event<objects::ReferenceGrant>),
-    IngressClass(Event<objects::IngressClass>),
-    Namespace(Event<objects::Namespace>),
-    /// What DNS says about a `host:port` of [`Translated::names`].
-    Address {
-        host_port: Arc<str>,
-        addresses: Vec<SocketAddr>,
-    },
-}
-
-/// What happened to objects of one kind.
-#[derive(Clone, Debug)]
-pub enum Event<T> {
-    /// The object is there, new or changed.
-    Apply(T),
-    /// The object is gone.
-    Delete(ObjectRef),
-    /// These are all there are.
-    Reset(Vec<T>),
-}
+use crate::model::{ObjectRef, PoolKey, Table};
 
 /// What is to be served, and what to say about it.
 #[derive(Clone, Debug, Default, PartialEq)]
