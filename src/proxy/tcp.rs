@@ -7,73 +7,51 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use super::{Proxy, conn::ClientInfo, proxy_protocol};
+use super::{
+    Proxy,
+    conn::ClientInfo,
+    proxy_protocol,
+    search::{Search, Unreached},
+};
 use crate::{
-    balance::{Lease, PickError, Tried},
+    balance::Lease,
     dial::{self, DialError},
     live::ServedTcp,
     telemetry::access::Handshake,
     tunnel::{self, Identity, Kind, Opening, Socket},
 };
 
-/// Why a connection was not joined to an endpoint.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("no backend has a weight")]
-    NoBackends,
-    #[error("no endpoint is ready")]
-    NoReadyEndpoint,
-    #[error("no endpoint could be connected to")]
-    ConnectFailed,
-    #[error(transparent)]
-    Exhausted(DialError),
-}
-
-impl Refused {
-    /// The label of metrics: the one that layer 7 has for the same event.
-    fn token(&self) -> &'static str {
-        match self {
-            Refused::NoBackends => "no_backends",
-            Refused::NoReadyEndpoint => "no_ready_endpoint",
-            Refused::ConnectFailed => "connect_failed",
-            Refused::Exhausted(_) => "exhausted",
-        }
-    }
-}
-
 /// Joins a connection to an endpoint of the route; `read` came from the client already. Without one the connection is closed.
 pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket: Socket, read: Bytes) {
     match connect(served, &client).await {
         Ok((lease, backend)) => open(proxy, served, client, lease, socket, backend, read),
-        Err(refused) => {
-            served.metrics.refusals.inc(refused.token());
-            tracing::info!(route = %served.route.route, location = %served.route.label, client = %client.peer, "connection closed: {refused}");
+        Err(unreached) => {
+            served.metrics.refusals.inc(token(&unreached));
+            tracing::info!(route = %served.route.route, location = %served.route.label, client = %client.peer, "connection closed: {unreached}");
             close(socket).await;
         }
     }
 }
 
 /// An endpoint that answered, with our PROXY header already sent to it.
-async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, TcpStream), Refused> {
-    let route = &served.route;
-    let mut tried = Tried::default();
+async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, TcpStream), Unreached> {
+    let mut search = Search::new(&served.target, &served.metrics);
     loop {
-        let lease = served.target.pick(&tried).map_err(|error| match error {
-            PickError::NoBackends => Refused::NoBackends,
-            PickError::NoReadyEndpoint => Refused::NoReadyEndpoint,
-            PickError::AllTried => Refused::ConnectFailed,
-        })?;
-        let endpoint = lease.endpoint();
-        match introduce(served, client, endpoint.key.address).await {
+        let lease = search.pick()?;
+        match introduce(served, client, lease.endpoint().key.address).await {
             Ok(backend) => return Ok((lease, backend)),
-            Err(error) if error.is_ours() => return Err(Refused::Exhausted(error)),
-            Err(error) => {
-                endpoint.failed();
-                served.metrics.endpoint_failures.inc(error.token());
-                tracing::info!(route = %route.route, location = %route.label, endpoint = %endpoint.key, "{error}");
-                tried.add(endpoint);
-            }
+            Err(error) => search.pass_over(lease, error)?,
         }
+    }
+}
+
+/// The label of metrics: the one that layer 7 has for the same event.
+fn token(unreached: &Unreached) -> &'static str {
+    match unreached {
+        Unreached::NoBackends => "no_backends",
+        Unreached::NoReadyEndpoint => "no_ready_endpoint",
+        Unreached::ConnectFailed | Unreached::ConnectTimeout => "connect_failed",
+        Unreached::Exhausted(_) => "exhausted",
     }
 }
 

@@ -19,9 +19,10 @@ use super::{
     body::Body,
     headers::hop,
     refuse::Refusal,
+    search::{Search, Unreached},
 };
 use crate::{
-    balance::{Endpoint, Lease, PickError, Target, Tried},
+    balance::{Endpoint, Lease, Target},
     dial::{self, DialError},
     telemetry::LocationMetrics,
 };
@@ -76,67 +77,51 @@ pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut 
 
 /// The same endpoint by a new connection; another one if that fails.
 async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), Refusal> {
-    let address = lease.endpoint().key.address;
-    match dial::connect(address, route.connect).await {
-        Ok(stream) => Ok((lease, Connection::new(stream, address))),
+    let mut search = Search::new(route.target, route.metrics);
+    match fresh(route, &lease).await {
+        Ok(connection) => Ok((lease, connection)),
         Err(error) => {
-            let mut tried = Tried::default();
-            let refused = failed(route, lease.endpoint(), &error, &mut tried);
-            drop(lease);
-            if error.is_ours() { Err(refused) } else { connect_except(route, None, tried, Some(refused)).await }
+            search.pass_over(lease, error)?;
+            find(route, None, search).await
         }
     }
 }
 
 /// A connection to an endpoint of the route: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
 pub async fn connect(route: &Route<'_>, pool: Option<&Arc<Pool>>) -> Result<(Lease, Connection), Refusal> {
-    connect_except(route, pool, Tried::default(), None).await
+    find(route, pool, Search::new(route.target, route.metrics)).await
 }
 
-async fn connect_except(
-    route: &Route<'_>,
-    pool: Option<&Arc<Pool>>,
-    mut tried: Tried,
-    mut refused: Option<Refusal>,
-) -> Result<(Lease, Connection), Refusal> {
+async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_>) -> Result<(Lease, Connection), Refusal> {
     loop {
-        let lease = match route.target.pick(&tried) {
-            Ok(lease) => lease,
-            Err(PickError::NoBackends) => return Err(Refusal::NoBackends),
-            Err(PickError::NoReadyEndpoint) => return Err(Refusal::NoReadyEndpoint),
-            Err(PickError::AllTried) => return Err(refused.unwrap_or(Refusal::ConnectFailed)),
-        };
+        let lease = search.pick()?;
         if let Some(pool) = pool
             && let Some(connection) = poll_fn(|cx| Poll::Ready(pool.take(lease.endpoint(), cx))).await
         {
             return Ok((lease, connection));
         }
-        let address = lease.endpoint().key.address;
-        match dial::connect(address, route.connect).await {
-            Ok(stream) => return Ok((lease, Connection::new(stream, address))),
-            Err(error) => {
-                let this = failed(route, lease.endpoint(), &error, &mut tried);
-                if error.is_ours() {
-                    return Err(this);
-                }
-                refused = Some(this);
-            }
+        match fresh(route, &lease).await {
+            Ok(connection) => return Ok((lease, connection)),
+            Err(error) => search.pass_over(lease, error)?,
         }
     }
 }
 
-/// Counts an endpoint that could not be connected to, unless the fault is ours, and passes it over from now on.
-fn failed(route: &Route<'_>, endpoint: &Arc<Endpoint>, error: &DialError, tried: &mut Tried) -> Refusal {
-    tracing::info!(pool = %endpoint.key.pool, %error, "endpoint passed over");
-    tried.add(endpoint);
-    let refusal = match error {
-        DialError::Exhausted(..) => return Refusal::Exhausted,
-        DialError::Timeout(_) => Refusal::ConnectTimeout,
-        DialError::Refused(_) | DialError::Io(..) => Refusal::ConnectFailed,
-    };
-    route.metrics.endpoint_failures.inc(error.token());
-    endpoint.failed();
-    refusal
+async fn fresh(route: &Route<'_>, lease: &Lease) -> Result<Connection, DialError> {
+    let address = lease.endpoint().key.address;
+    Ok(Connection::new(dial::connect(address, route.connect).await?, address))
+}
+
+impl From<Unreached> for Refusal {
+    fn from(unreached: Unreached) -> Self {
+        match unreached {
+            Unreached::NoBackends => Refusal::NoBackends,
+            Unreached::NoReadyEndpoint => Refusal::NoReadyEndpoint,
+            Unreached::ConnectFailed => Refusal::ConnectFailed,
+            Unreached::ConnectTimeout => Refusal::ConnectTimeout,
+            Unreached::Exhausted(_) => Refusal::Exhausted,
+        }
+    }
 }
 
 /// Counts and names what went wrong after a connection was there.
