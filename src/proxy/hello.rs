@@ -128,7 +128,8 @@ fn server_name(content: &[u8]) -> Option<Option<Box<str>>> {
     if name.contains(&b':') {
         return Some(None);
     }
-    if name.is_empty() || name.len() > 253 || !name.iter().all(allowed) {
+    // An empty label too: without its dot, `a.example..` would still end in one.
+    if name.len() > 253 || !name.iter().all(allowed) || name.split(|byte| *byte == b'.').any(<[u8]>::is_empty) {
         return None;
     }
     let name = std::str::from_utf8(name).ok()?;
@@ -200,6 +201,14 @@ mod tests {
     #[test]
     fn an_address_asks_for_no_name() {
         assert_eq!(read(&hello_of("192.0.2.1")).unwrap().unwrap().name, None);
+    }
+
+    #[test]
+    fn a_name_with_an_empty_label_is_none() {
+        let mut hello = hello_of("shop.example.com");
+        let at = hello.windows(4).position(|bytes| bytes == b".com").unwrap();
+        hello[at..at + 4].copy_from_slice(b".c..");
+        assert_eq!(read(&hello), Err(HelloError::Malformed));
     }
 
     #[test]
