@@ -4,6 +4,7 @@
 
 pub mod cert;
 pub mod id;
+pub mod path;
 pub mod pattern;
 pub mod route;
 pub mod table;

@@ -43,7 +43,7 @@ impl Location {
     }
 }
 
-/// Which normalised paths a location takes (see `router::path`).
+/// Which normalised paths a location takes (see [`super::path`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum PathPattern {
     /// This path alone.

@@ -11,7 +11,6 @@ mod hosts;
 pub mod location;
 mod matching;
 pub mod origin;
-pub mod path;
 mod paths;
 pub mod rewrite;
 pub mod tls;
@@ -29,9 +28,10 @@ pub use explain::Explanation;
 pub use location::{HeaderEdits, Location};
 pub use matching::Mismatch;
 pub use origin::{Origin, PublicPorts};
-pub use path::{NormalPath, PathError};
 pub use rewrite::Target;
 pub use tls::CompiledTls;
+
+pub use crate::model::path::{self, NormalPath, PathError};
 
 use self::{
     hosts::{Hosts, specificity},

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     api,
     model::{
+        path::{PathError, escape_forbidden, spelled},
         pattern,
         route::{HeaderEdits, OriginPattern},
         table::HostPattern,
@@ -49,27 +50,16 @@ pub(super) fn path(raw: &str) -> Result<String, String> {
     if !raw.starts_with('/') {
         return Err(format!("\"{raw}\" does not begin with a slash"));
     }
-    let mut normal = String::with_capacity(raw.len());
-    let bytes = raw.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'%' => {
-                let value = raw.get(at..at + 2).and_then(escaped);
-                match value {
-                    None | Some(0) => return Err(format!("\"{raw}\" has a percent sign that begins no escape: write %25")),
-                    Some(value) if value.is_ascii_alphanumeric() || b"-._~".contains(&value) => normal.push(char::from(value)),
-                    Some(value) => normal.push_str(&format!("%{value:02X}")),
-                }
-                at += 2;
-            }
-            b'?' | b'#' => return Err(format!("\"{raw}\" has a query or fragment: a path ends before it (see match.query)")),
-            b';' => return Err(format!("\"{raw}\" has parameters: they are not part of what is matched")),
-            _ if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@/".contains(&byte) => normal.push(char::from(byte)),
-            _ => normal.push_str(&format!("%{byte:02X}")),
-        }
+    if raw.contains(['?', '#']) {
+        return Err(format!("\"{raw}\" has a query or fragment: a path ends before it (see match.query)"));
     }
+    if raw.contains(';') {
+        return Err(format!("\"{raw}\" has parameters: they are not part of what is matched"));
+    }
+    let normal = spelled(&escape_forbidden(raw)).map_err(|error| match error {
+        PathError::Nul => format!("{raw:?} has a NUL: no request has one"),
+        _ => format!("\"{raw}\" has a percent sign that begins no escape: write %25"),
+    })?;
     if normal.contains("//") {
         return Err(format!("\"{raw}\" has a double slash: requests are compared with single ones"));
     }
@@ -85,11 +75,6 @@ pub(super) fn target(raw: &str) -> Result<Arc<str>, String> {
         Some((before, query)) => Ok(format!("{}?{query}", path(before)?).into()),
         None => path(raw).map(Arc::from),
     }
-}
-
-/// The byte of two hexadecimal digits; the integer parser alone would take a sign.
-fn escaped(digits: &str) -> Option<u8> {
-    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// A file below a folder: relative, no element empty, `.` or `..`.
@@ -193,7 +178,7 @@ mod tests {
             assert_eq!(path(raw).as_deref(), Ok(normal));
             assert_eq!(path(normal).as_deref(), Ok(normal), "normalising again changes nothing");
         }
-        for raw in ["", "a", "/a//b", "/a/../b", "/.", "/%2e%2E/a", "/a;x", "/a?b", "/a#b", "/%", "/%0", "/%zz", "/%00", "/%+1"] {
+        for raw in ["", "a", "/a//b", "/a/../b", "/.", "/%2e%2E/a", "/a;x", "/a?b", "/a#b", "/%", "/%0", "/%zz", "/%00", "/\0", "/%+1"] {
             assert!(path(raw).is_err(), "{raw}");
         }
     }

@@ -1,5 +1,6 @@
 //! The one form of a path that is decided on, forwarded and looked up as a file, so that no spelling reaches what another would not.
-//! It never knows locations or headers. `proxy::headers` makes it once a request; `router` and `proxy::files` read it.
+//! It never knows locations or headers. `proxy::headers` makes it once a request; `router` and `proxy::files` read it;
+//! `translate` spells the paths of routes in it.
 //!
 //! # The normalised form
 //!
@@ -70,18 +71,18 @@ impl NormalPath<'_> {
 
 /// A path of a configuration as requests are compared with it: what must be escaped is escaped, then it is normalised. One that has no
 /// normalised form is kept as it is, and matches nothing.
-pub(super) fn configured(raw: &str) -> Box<str> {
+pub(crate) fn configured(raw: &str) -> Box<str> {
     let escaped = escape_forbidden(raw);
     normalise(&escaped).map_or_else(|_| raw.into(), |path| path.matching().into())
 }
 
 /// Escapes every byte that may not stand in a path. `%` is left alone: it begins an escape.
-pub(super) fn escape_forbidden(raw: &str) -> Cow<'_, str> {
+pub(crate) fn escape_forbidden(raw: &str) -> Cow<'_, str> {
     escape_unless(raw, |byte| pchar(byte) || matches!(byte, b'/' | b'%'))
 }
 
 /// The same for a query (RFC 3986 3.4).
-pub(super) fn escape_query(raw: &str) -> Cow<'_, str> {
+pub(crate) fn escape_query(raw: &str) -> Cow<'_, str> {
     escape_unless(raw, |byte| pchar(byte) || matches!(byte, b'/' | b'?' | b'%'))
 }
 
@@ -101,7 +102,7 @@ fn escape_unless(raw: &str, allowed: impl Fn(u8) -> bool) -> Cow<'_, str> {
 }
 
 /// What follows the first `count` elements: empty, or with a slash at its start.
-pub(super) fn after_elements(path: &str, count: usize) -> &str {
+pub(crate) fn after_elements(path: &str, count: usize) -> &str {
     memchr::memchr_iter(b'/', path.as_bytes()).nth(count).map_or("", |slash| &path[slash..])
 }
 
@@ -119,6 +120,11 @@ pub fn normalise(raw: &str) -> Result<NormalPath<'_>, PathError> {
         return Err(PathError::HiddenDotSegment);
     }
     Ok(NormalPath { forwarded, bare })
+}
+
+/// A path spelled as in the normalised form, but with its slashes and dot segments as they are: for whom they are a mistake.
+pub(crate) fn spelled(raw: &str) -> Result<String, PathError> {
+    scan(raw.as_bytes()).map(|_| respell(raw))
 }
 
 /// What browsers do not escape in a path though RFC 3986 does not allow it there.
@@ -160,7 +166,8 @@ fn scan(raw: &[u8]) -> Result<Shape, PathError> {
     Ok(shape)
 }
 
-pub(super) fn escape(high: u8, low: u8) -> Option<u8> {
+/// The byte of an escape, by its two digits.
+pub(crate) fn escape(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
