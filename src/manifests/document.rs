@@ -151,6 +151,9 @@ fn of_list(line: usize, item: &Value) -> Document {
     }
 }
 
+/// The one version of our own kind that there is.
+const WSROUTE_API: &str = "carrick.dev/v1alpha1";
+
 /// One object of a kind that we know. `at` turns a line of the text into one of the file.
 fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text: &str, syntax: Syntax) -> Document {
     let group = header.api_version.split_once('/').map_or("", |(group, _)| group);
@@ -165,6 +168,10 @@ fn object(header: &Header, first_line: usize, at: &dyn Fn(usize) -> usize, text:
         let faults = vec![(first_line, format!("{} has no metadata.name: give it one", header.kind))];
         return Document { line: first_line, key: None, object: Outcome::Bad, faults };
     };
+    if kind == Kind::WsRoute && header.api_version != WSROUTE_API {
+        let faults = vec![(first_line, format!("apiVersion {} of WsRoute is not known: write {WSROUTE_API}", header.api_version))];
+        return Document { line: first_line, key: None, object: Outcome::Bad, faults };
+    }
     let key = Key::new(kind, metadata);
     let schema = if kind == Kind::WsRoute { schema_faults(text, syntax) } else { Vec::new() };
     let (unknown, wrong): (Vec<_>, Vec<_>) = schema.into_iter().partition(|(_, fault)| fault.kind == FaultKind::UnknownField);
@@ -296,5 +303,12 @@ mod tests {
         let documents = yaml("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app}\n");
         assert!(matches!(documents[0].object, Outcome::Skipped));
         assert!(faults(&documents)[0].1.contains("kind Deployment of \"apps/v1\" is skipped"));
+    }
+
+    #[test]
+    fn a_version_of_wsroute_that_does_not_exist_is_refused() {
+        let documents = yaml("apiVersion: carrick.dev/v9\nkind: WsRoute\nmetadata: {name: shop}\nspec: {}\n");
+        assert!(matches!(documents[0].object, Outcome::Bad));
+        assert!(faults(&documents)[0].1.contains("write carrick.dev/v1alpha1"));
     }
 }
