@@ -21,6 +21,7 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod dial;
+pub mod k8s;
 pub mod live;
 pub mod manifests;
 pub mod model;

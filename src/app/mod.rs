@@ -10,6 +10,7 @@ use std::{
     io::{self, Write as _, stdout},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -22,19 +23,37 @@ pub use server::{Addresses, Server, Source};
 
 use crate::{
     api, check,
-    cli::{ADMIN_BIND, Check, Command, Demo, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone},
-    demo, proxy,
+    cli::{ADMIN_BIND, Check, Command, Controller, Demo, Explain, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone, TcpPorts},
+    demo, k8s,
     telemetry::log::{self, LogError},
 };
+
+/// Of the controller: endpoints and load balancers take a while to forget a pod.
+const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);
 
 /// Runs one command to its end.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Controller(controller) => run_controller(*controller),
         Command::Standalone(standalone) => run_standalone(*standalone),
         Command::Demo(demo) => run_demo(*demo),
         Command::Check(check) => run_check(&check),
+        Command::Explain(explain) => run_explain(&explain),
         Command::Crd(crd) => print(&if crd.reference { api::reference_markdown() } else { api::crd_yaml() }),
     }
+}
+
+fn run_controller(mut controller: Controller) -> anyhow::Result<ExitCode> {
+    let flags = &mut controller.flags;
+    start_log(flags)?;
+    flags.public_http_port.get_or_insert(80);
+    flags.public_https_port.get_or_insert(443);
+    flags.tcp_ports.get_or_insert(TcpPorts(None));
+    flags.shutdown_delay.get_or_insert(api::Duration(SHUTDOWN_DELAY));
+    let flags = flags.clone();
+    let server = Server::start(&flags, Source::Cluster(Box::new(controller)))?;
+    print(&server.addresses().to_string())?;
+    serve_until_signalled(server)
 }
 
 fn run_standalone(standalone: Standalone) -> anyhow::Result<ExitCode> {
@@ -70,6 +89,14 @@ fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
     Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+fn run_explain(explain: &Explain) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let _connection = k8s::connect(&settings::access(&explain.cluster)).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
 /// This port of loopback if nobody has it, else any free one.
 fn free_port(wanted: u16) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
@@ -92,9 +119,7 @@ fn serve_until_signalled(server: Server) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(flags: &Flags) -> Result<(), LogError> {
-    log::init(&flags.log, flags.log_format)?;
-    proxy::gate::raise_descriptor_limit();
-    Ok(())
+    log::init(&flags.log, flags.log_format)
 }
 
 /// Standard output for programs that read it; a reader that went away is not an error.

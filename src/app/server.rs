@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::available_parallelism,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -25,12 +26,13 @@ use super::{settings, threads::Threads};
 use crate::{
     admin,
     balance::Balancer,
-    cli::{ADMIN_BIND, Flags, OPS_BIND, Publish, Translation},
-    control,
+    cli::{ADMIN_BIND, Controller, Flags, OPS_BIND, Publish, Translation},
+    control, k8s,
     live::Live,
     manifests,
     proxy::{
         Proxy,
+        files::Layout,
         listen::{self, Bound, Listening},
     },
     telemetry::{AccessLog, Metrics},
@@ -40,6 +42,9 @@ use crate::{
 
 /// Changes that wait for the control loop; whoever has more of them waits.
 const CHANGES: usize = 1024;
+
+/// How long giving the Lease back may take.
+const RESIGNING: Duration = Duration::from_secs(3);
 
 /// Where the objects come from.
 pub enum Source {
@@ -52,6 +57,8 @@ pub enum Source {
     },
     /// A text that never changes.
     Text(String),
+    /// A cluster.
+    Cluster(Box<Controller>),
 }
 
 /// A running Carrick. Dropping it ends it at once; [`Server::shut_down`] ends it as SIGTERM does.
@@ -65,6 +72,7 @@ pub struct Server {
     flags: Flags,
     written: CancellationToken,
     writing: Option<JoinHandle<()>>,
+    leader: Option<Leader>,
     // The order of the fields is the order of their end.
     _control: Threads,
     data: Threads,
@@ -82,7 +90,7 @@ impl Server {
         let (access, writing) = start_access_log(flags, &metrics, &control, &written);
         let live = Live::new(Balancer::new(), Arc::clone(&metrics));
         let registry = Registry::new(access.clone());
-        let settings = settings::proxy(flags, static_root(&source));
+        let settings = settings::proxy(flags, static_root(&source), layout(&source));
         let proxy = Proxy::new(settings, Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), access);
         let listening = data.block_on({
             let proxy = Arc::clone(&proxy);
@@ -97,8 +105,21 @@ impl Server {
         let admin = bind(flags.admin_bind, ADMIN_BIND).map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
-        start_control(&control, flags, source, &addresses, &live, metrics);
-        Ok(Self { addresses, live, registry, proxy, ready, listening, flags: flags.clone(), written, writing, _control: control, data })
+        let leader = start_control(&control, flags, source, &addresses, &live, metrics)?;
+        Ok(Self {
+            addresses,
+            live,
+            registry,
+            proxy,
+            ready,
+            listening,
+            flags: flags.clone(),
+            written,
+            writing,
+            leader,
+            _control: control,
+            data,
+        })
     }
 
     /// Where it listens.
@@ -125,7 +146,7 @@ impl Server {
         self.ready.store(false, Ordering::Relaxed);
         self.proxy.leave();
         let drained = async {
-            sleep(self.flags.shutdown_delay.0).await;
+            sleep(self.flags.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0)).await;
             self.proxy.shut_down();
             let told = self.registry.drain(&Order::all_at_once(Reason::Shutdown));
             tracing::info!(tunnels = told, "shutting down: every open tunnel is told");
@@ -135,7 +156,10 @@ impl Server {
             }
         };
         tokio::select! { () = drained => {}, () = now => tracing::warn!("told again: what is still open is cut") }
-        let Self { listening, data, written, writing, .. } = self;
+        let Self { listening, data, written, writing, leader, .. } = self;
+        if let Some(leader) = leader {
+            leader.resign().await;
+        }
         let closed = data.handle().spawn(listening.close());
         if closed.await.is_err() {
             tracing::error!("the listeners did not end well");
@@ -169,10 +193,34 @@ fn start_access_log(
     (access, Some(threads.handle().spawn(writer.run(tokio::io::stdout(), written.clone().cancelled_owned()))))
 }
 
-fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, live: &Arc<Live>, metrics: Arc<Metrics>) {
+/// The candidate for the Lease.
+struct Leader {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Leader {
+    /// Gives the Lease back, so that another replica writes at once.
+    async fn resign(self) {
+        self.stop.cancel();
+        if timeout(RESIGNING, self.running).await.is_err() {
+            tracing::warn!("the Lease could not be given back: another replica takes it when it ends");
+        }
+    }
+}
+
+fn start_control(
+    threads: &Threads,
+    flags: &Flags,
+    source: Source,
+    addresses: &Addresses,
+    live: &Arc<Live>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<Option<Leader>> {
     let (send, changes) = mpsc::channel(CHANGES);
     let (latest, _) = watch::channel(Arc::default());
     let handle = threads.handle();
+    let mut leader = None;
     let options = match source {
         Source::Manifests { paths, translation } => {
             handle.spawn(manifests::watch(paths, send));
@@ -182,8 +230,22 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
             handle.spawn(feed(text, send));
             settings::server_options(flags, &Translation::default(), addresses)
         }
+        Source::Cluster(controller) => {
+            let access = settings::access(&controller.cluster);
+            let connection = threads.block_on(async move { k8s::connect(&access).await })?;
+            let scope = settings::scope(&controller.cluster);
+            handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
+            let (leading, is_leading) = watch::channel(false);
+            let stop = CancellationToken::new();
+            let running = handle.spawn(k8s::lease::run(connection.clone(), settings::lease(&controller), leading, stop.clone()));
+            leader = Some(Leader { stop, running });
+            let status = settings::status(&controller);
+            handle.spawn(k8s::status::run(connection, status, latest.subscribe(), is_leading, Arc::clone(&metrics)));
+            settings::controller_options(flags, &controller.cluster, addresses)
+        }
     };
     handle.spawn(control::run(changes, options, Arc::clone(live), metrics, latest));
+    Ok(leader)
 }
 
 /// Hands a text over, and keeps the channel open: it is all there ever is.
@@ -198,6 +260,14 @@ async fn feed(text: String, changes: mpsc::Sender<Change>) {
         }
     }
     changes.closed().await;
+}
+
+/// Files of a cluster's namespaces lie apart.
+fn layout(source: &Source) -> Layout {
+    match source {
+        Source::Cluster(_) => Layout::Namespaced,
+        _ => Layout::Shared,
+    }
 }
 
 /// The folder of the first manifest.

@@ -10,7 +10,8 @@ use std::{
 
 use super::server::Addresses;
 use crate::{
-    cli::{self, Check, Flags, Switch, TcpPorts, Translation},
+    cli::{self, Check, Cluster, Controller, Flags, Switch, TcpPorts, Translation},
+    k8s,
     model::PoolKey,
     proxy::{self, ListenerSettings, Settings, files::Layout, gate},
     translate::{ClassFilter, HasHttps, HostOwnership, Options},
@@ -20,7 +21,7 @@ use crate::{
 const DEFAULT_LISTENER: &str = "default";
 
 /// The data side. `root` is the static root where the flags name none.
-pub fn proxy(flags: &Flags, root: Option<PathBuf>) -> Settings {
+pub fn proxy(flags: &Flags, root: Option<PathBuf>, static_layout: Layout) -> Settings {
     let port = |flag: Option<cli::Port>, default| flag.map_or(Some(default), cli::Port::number);
     let default = ListenerSettings {
         name: DEFAULT_LISTENER.into(),
@@ -39,14 +40,14 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>) -> Settings {
     Settings {
         bind: flags.bind,
         listeners: std::iter::once(default).chain(named).collect(),
-        tcp_ports: flags.tcp_ports.0.clone(),
+        tcp_ports: flags.tcp_ports.clone().unwrap_or_default().0,
         header_timeout: flags.header_timeout.0,
         body_timeout: flags.body_timeout.0,
         send_timeout: flags.send_timeout.0,
         keepalive_timeout: flags.keepalive_timeout.0,
         tls_handshake_timeout: flags.tls_handshake_timeout.0,
         static_root: flags.static_root.clone().or(root),
-        static_layout: Layout::Shared,
+        static_layout,
         trusted_proxies: flags.trusted_proxies.clone(),
         proxy_protocol: match flags.proxy_protocol {
             cli::ProxyProtocol::Off => proxy::ProxyProtocol::Off,
@@ -81,17 +82,63 @@ pub fn server_options(flags: &Flags, translation: &Translation, addresses: &Addr
     Options {
         own_ports: addresses.ports(),
         default_tls_secret: flags.default_tls_secret.clone(),
-        ..options(translation, &flags.tcp_ports, listeners.collect())
+        ..options(translation, flags.tcp_ports.clone().unwrap_or_default(), listeners.collect())
+    }
+}
+
+/// The translation of `carrick controller`.
+pub fn controller_options(flags: &Flags, cluster: &Cluster, addresses: &Addresses) -> Options {
+    let translation = Translation {
+        ingress_class: cluster.ingress_class.clone(),
+        backends: Vec::new(),
+        allow_addresses: Some(cluster.allow_addresses),
+        host_ownership: cluster.host_ownership,
+    };
+    let options = server_options(flags, &translation, addresses);
+    let class = match options.class {
+        ClassFilter::All => ClassFilter::Controller(cluster.controller_name.as_str().into()),
+        named => named,
+    };
+    Options { class, allow_directories: flags.static_root.is_some(), ..options }
+}
+
+/// The way to the API server.
+pub fn access(cluster: &Cluster) -> k8s::Access {
+    k8s::Access { kubeconfig: cluster.kubeconfig.clone(), context: cluster.context.clone() }
+}
+
+/// Which objects are watched.
+pub fn scope(cluster: &Cluster) -> k8s::watch::Scope {
+    k8s::watch::Scope { namespaces: cluster.watch_namespaces.clone() }
+}
+
+/// Who we are among our replicas.
+pub fn lease(controller: &Controller) -> k8s::lease::Settings {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    k8s::lease::Settings { name: controller.lease_name.clone(), identity: format!("{host}_{:08x}", fastrand::u32(..)) }
+}
+
+/// What statuses say of ourselves.
+pub fn status(controller: &Controller) -> k8s::status::Settings {
+    let publish = match &controller.publish_service {
+        Some(service) => k8s::status::Publish::Service(service.clone()),
+        None if controller.publish_addresses.is_empty() => k8s::status::Publish::Nothing,
+        None => k8s::status::Publish::Addresses(controller.publish_addresses.clone()),
+    };
+    k8s::status::Settings {
+        controller: controller.cluster.controller_name.clone(),
+        publish,
+        manage_tcp_service: controller.manage_tcp_service,
     }
 }
 
 /// The translation for `carrick check`, which listens nowhere: every listener is taken to have HTTPS.
 pub fn check_options(check: &Check) -> Options {
     let names = check.listeners.iter().map(String::as_str).chain([DEFAULT_LISTENER]);
-    options(&check.translation, &check.tcp_ports, names.map(|name| (name.into(), HasHttps::Yes)).collect())
+    options(&check.translation, check.tcp_ports.clone(), names.map(|name| (name.into(), HasHttps::Yes)).collect())
 }
 
-fn options(translation: &Translation, tcp_ports: &TcpPorts, listeners: BTreeMap<Arc<str>, HasHttps>) -> Options {
+fn options(translation: &Translation, tcp_ports: TcpPorts, listeners: BTreeMap<Arc<str>, HasHttps>) -> Options {
     let mut backends: BTreeMap<PoolKey, Vec<Arc<str>>> = BTreeMap::new();
     for flag in &translation.backends {
         backends.entry(flag.pool.clone()).or_default().push(flag.address.clone());
@@ -104,7 +151,7 @@ fn options(translation: &Translation, tcp_ports: &TcpPorts, listeners: BTreeMap<
         },
         allow_addresses: translation.allow_addresses.unwrap_or(true),
         allow_directories: true,
-        tcp_ports: tcp_ports.0.clone(),
+        tcp_ports: tcp_ports.0,
         own_ports: BTreeSet::new(),
         listeners,
         backends,

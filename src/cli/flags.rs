@@ -43,10 +43,10 @@ pub struct Flags {
     /// One more pair of ports, which WsRoutes choose by `listeners: [NAME]`; may be repeated
     #[arg(long = "listener", value_name = "NAME=http:PORT[,https:PORT]", value_delimiter = ';', env = "CARRICK_LISTENER")]
     pub listeners: Vec<ListenerFlag>,
-    /// Port of plain HTTP as clients see it, for Location and X-Forwarded-Port [default: the bound one]
+    /// Port of plain HTTP as clients see it, for Location and X-Forwarded-Port [default: the bound one; controller: 80]
     #[arg(long, value_name = "PORT", env = "CARRICK_PUBLIC_HTTP_PORT")]
     pub public_http_port: Option<u16>,
-    /// Port of HTTPS as clients see it, for Location and X-Forwarded-Port [default: the bound one]
+    /// Port of HTTPS as clients see it, for Location and X-Forwarded-Port [default: the bound one; controller: 443]
     #[arg(long, value_name = "PORT", env = "CARRICK_PUBLIC_HTTPS_PORT")]
     pub public_https_port: Option<u16>,
     /// Where /livez, /readyz and /metrics are; `off` is nowhere [default: [::]:9180; demo: of loopback]
@@ -55,9 +55,9 @@ pub struct Flags {
     /// Where /debug is: an address that only operators reach; `off` is nowhere [default: 127.0.0.1:9181]
     #[arg(long, value_name = "IP:PORT", env = "CARRICK_ADMIN_BIND")]
     pub admin_bind: Option<Publish>,
-    /// TCP ports that WsRoutes may ask for, never our own; `off` is none
-    #[arg(long, value_name = "FROM-TO", default_value = "1024-65535", env = "CARRICK_TCP_PORTS")]
-    pub tcp_ports: TcpPorts,
+    /// TCP ports that WsRoutes may ask for, never our own; `off` is none [default: 1024-65535; controller: off]
+    #[arg(long, value_name = "FROM-TO", env = "CARRICK_TCP_PORTS")]
+    pub tcp_ports: Option<TcpPorts>,
     /// Threads that serve connections [default: the CPU limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), env = "CARRICK_WORKERS")]
     pub workers: Option<u16>,
@@ -76,15 +76,15 @@ pub struct Flags {
     /// A TLS handshake must be done by then
     #[arg(long, value_name = "DURATION", default_value = "10s", env = "CARRICK_TLS_HANDSHAKE_TIMEOUT")]
     pub tls_handshake_timeout: Duration,
-    /// Folder that `static.directory` is below [default: the manifests' folder]
+    /// Folder that `static.directory` is below, in the controller with a folder for each namespace [default: the manifests' folder; controller: none]
     #[arg(long, value_name = "DIR", env = "CARRICK_STATIC_ROOT")]
     pub static_root: Option<PathBuf>,
     /// At shutdown, how long open WebSockets and requests may take to end
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "CARRICK_DRAIN_TIMEOUT")]
     pub drain_timeout: Duration,
-    /// At shutdown, how long to wait before that
-    #[arg(long, value_name = "DURATION", default_value = "0s", env = "CARRICK_SHUTDOWN_DELAY")]
-    pub shutdown_delay: Duration,
+    /// At shutdown, how long to wait before that [default: 0s; controller: 5s]
+    #[arg(long, value_name = "DURATION", env = "CARRICK_SHUTDOWN_DELAY")]
+    pub shutdown_delay: Option<Duration>,
     /// Networks whose X-Forwarded-*, Forwarded and PROXY header count
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "CARRICK_TRUSTED_PROXIES")]
     pub trusted_proxies: Vec<IpNet>,
@@ -216,9 +216,15 @@ impl FromStr for ListenerFlag {
     }
 }
 
-/// Ports that layer 4 may use.
+/// Ports that layer 4 may use; `Default` is what manifests may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpPorts(pub Option<std::ops::RangeInclusive<u16>>);
+
+impl Default for TcpPorts {
+    fn default() -> Self {
+        Self(Some(1024..=65535))
+    }
+}
 
 impl FromStr for TcpPorts {
     type Err = String;
@@ -286,7 +292,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
     bare.parse().map_err(|_| "expected an IP address, such as 127.0.0.1 or [::]".into())
 }
 
-fn object(text: &str) -> Result<ObjectRef, String> {
+pub(super) fn object(text: &str) -> Result<ObjectRef, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(ObjectRef::new(namespace, name)),
         _ => Err("expected NAMESPACE/NAME".into()),

@@ -2,8 +2,10 @@
 //!
 //! It never does any of the work: it parses, and `app` runs. Only `main` and the tests call it.
 
+mod cluster;
 mod flags;
 
+pub use cluster::{Cluster, Controller, Explain};
 pub use flags::{
     ADMIN_BIND, BackendFlag, Flags, HTTP_PORT, HTTPS_PORT, ListenerFlag, OPS_BIND, Port, ProxyProtocol, Publish, Switch, TcpPorts,
 };
@@ -24,12 +26,16 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve the WsRoutes of a cluster, and write their statuses
+    Controller(Box<Controller>),
     /// Serve WsRoutes, Services and EndpointSlices from manifest files, reloaded when they change
     Standalone(Box<Standalone>),
     /// Run the recipe with everything embedded: four WebSocket servers, a page, and the proxy in front of them
     Demo(Box<Demo>),
     /// Translate manifests, print every condition that a cluster would set, and explain what a request would get
     Check(Check),
+    /// Translate the objects of a cluster as its controller does, and explain what a request would get
+    Explain(Box<Explain>),
     /// Print the custom resource definition of WsRoute
     Crd(Crd),
 }

@@ -201,6 +201,7 @@ fn read(kind: Kind, text: &str, syntax: Syntax) -> Result<Object, (usize, String
         Kind::ReferenceGrant => Object::ReferenceGrant(syntax.read(text)?),
         Kind::IngressClass => Object::IngressClass(syntax.read(text)?),
         Kind::Namespace => Object::Namespace(syntax.read(text)?),
+        Kind::Ingress => Object::Ingress(syntax.read(text)?),
     })
 }
 

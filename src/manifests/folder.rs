@@ -317,9 +317,13 @@ mod tests {
         let route = |name: &str| format!("apiVersion: carrick.dev/v1alpha1\nkind: WsRoute\nmetadata: {{name: {name}}}\nspec: {{}}\n");
         let (changes, _) = Folder::of_text(&format!("{}---\n{}", route("z"), route("a")));
         let ages = changes.into_iter().find_map(|change| match change {
-            Change::WsRoute(Event::Reset(routes)) => {
-                Some(routes.into_iter().map(|route| (route.metadata.creation_timestamp, route.metadata.name.unwrap())).collect::<Vec<_>>())
-            }
+            Change::WsRoute(Event::Reset(routes)) => Some(
+                routes
+                    .into_iter()
+                    .map(|read| read.route.metadata)
+                    .map(|metadata| (metadata.creation_timestamp, metadata.name.unwrap()))
+                    .collect::<Vec<_>>(),
+            ),
             _ => None,
         });
         let mut ages = ages.unwrap();

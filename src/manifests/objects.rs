@@ -8,7 +8,7 @@ use crate::{
     api::WsRoute,
     translate::{
         Change, Event, Kind,
-        objects::{ConfigMap, EndpointSlice, IngressClass, Metadata, Namespace, ReferenceGrant, Secret, Service},
+        objects::{ConfigMap, EndpointSlice, Ingress, IngressClass, Metadata, Namespace, ReferenceGrant, Secret, Service},
     },
 };
 
@@ -23,6 +23,7 @@ pub(super) fn kind_of(group: &str, name: &str) -> Option<Kind> {
         ("gateway.networking.k8s.io", "ReferenceGrant") => Kind::ReferenceGrant,
         ("networking.k8s.io", "IngressClass") => Kind::IngressClass,
         ("", "Namespace") => Kind::Namespace,
+        ("networking.k8s.io", "Ingress") => Kind::Ingress,
         _ => return None,
     })
 }
@@ -67,6 +68,7 @@ pub(super) enum Object {
     ReferenceGrant(ReferenceGrant),
     IngressClass(IngressClass),
     Namespace(Namespace),
+    Ingress(Ingress),
 }
 
 /// The objects of all files.
@@ -92,7 +94,7 @@ fn reset(kind: Kind, objects: Vec<Object>) -> Change {
     match kind {
         Kind::WsRoute => {
             let routes = objects.into_iter().filter_map(|object| if let Object::WsRoute(route) = object { Some(*route) } else { None });
-            Change::WsRoute(Event::Reset(routes.collect()))
+            Change::WsRoute(Event::Reset(routes.map(Into::into).collect()))
         }
         Kind::Service => all!(Service),
         Kind::EndpointSlice => all!(EndpointSlice),
@@ -101,5 +103,6 @@ fn reset(kind: Kind, objects: Vec<Object>) -> Change {
         Kind::ReferenceGrant => all!(ReferenceGrant),
         Kind::IngressClass => all!(IngressClass),
         Kind::Namespace => all!(Namespace),
+        Kind::Ingress => all!(Ingress),
     }
 }

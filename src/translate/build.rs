@@ -78,7 +78,7 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     let table = table(context, hosts, tcp);
     let names = pools::names(index, options, table.pools.keys());
     let statuses = drafts.into_iter().map(|draft| (draft.route.id.clone(), draft.report.into_status(draft.route.generation))).collect();
-    Translated { table, statuses, names }
+    Translated { table, statuses, names, ..Translated::default() }
 }
 
 /// The hosts that a route asks for: none where it only has ports, any where it names none.

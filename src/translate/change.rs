@@ -5,21 +5,24 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::objects;
-use crate::{api, model::ObjectRef};
+use crate::model::ObjectRef;
 
 /// News of one kind of object, or of an address.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the variants are the kinds")]
 #[allow(clippy::large_enum_variant, reason = "a change is moved from a channel into the Index and is gone")]
 pub enum Change {
-    WsRoute(Event<api::WsRoute>),
+    WsRoute(Event<objects::ReadRoute>),
     Service(Event<objects::Service>),
     EndpointSlice(Event<objects::EndpointSlice>),
     Secret(Event<objects::Secret>),
+    /// A Secret of another type than `kubernetes.io/tls` that [`Translated::wanted`](super::Translated) names: it is there, or not.
+    OtherSecret(Event<objects::Secret>),
     ConfigMap(Event<objects::ConfigMap>),
     ReferenceGrant(Event<objects::ReferenceGrant>),
     IngressClass(Event<objects::IngressClass>),
     Namespace(Event<objects::Namespace>),
+    Ingress(Event<objects::Ingress>),
     /// What DNS says about a `host:port` of [`Translated::names`](super::Translated).
     Address {
         host_port: Arc<str>,
@@ -49,12 +52,13 @@ pub enum Kind {
     EndpointSlice,
     Secret,
     ConfigMap,
+    Ingress,
     WsRoute,
 }
 
 impl Kind {
     /// Every one of them, in order.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Namespace,
         Kind::IngressClass,
         Kind::ReferenceGrant,
@@ -62,6 +66,7 @@ impl Kind {
         Kind::EndpointSlice,
         Kind::Secret,
         Kind::ConfigMap,
+        Kind::Ingress,
         Kind::WsRoute,
     ];
 }
@@ -77,6 +82,7 @@ impl Change {
             Change::EndpointSlice(Event::Reset(_)) => Some(Kind::EndpointSlice),
             Change::Secret(Event::Reset(_)) => Some(Kind::Secret),
             Change::ConfigMap(Event::Reset(_)) => Some(Kind::ConfigMap),
+            Change::Ingress(Event::Reset(_)) => Some(Kind::Ingress),
             Change::WsRoute(Event::Reset(_)) => Some(Kind::WsRoute),
             _ => None,
         }

@@ -93,6 +93,8 @@ impl Index {
             Change::ReferenceGrant(_) => Dirty::default(),
             Change::IngressClass(event) => Dirty::routes(self.classes.apply(event, |class| class)),
             Change::Namespace(event) => Dirty::routes(self.namespaces.apply(event, |namespace| namespace)),
+            // Only what `wanted` names, and the ingresses of solvers: nothing reads them yet.
+            Change::OtherSecret(_) | Change::Ingress(_) => Dirty::default(),
             Change::Address { host_port, addresses } => {
                 let known = self.addresses.insert(host_port, addresses.clone());
                 Dirty::endpoints(known != Some(addresses))

@@ -27,7 +27,10 @@ mod status;
 mod unsupported;
 mod values;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use change::{Change, Event, Kind};
 pub use index::{Dirty, Index};
@@ -45,4 +48,15 @@ pub struct Translated {
     pub statuses: BTreeMap<ObjectRef, RouteStatus>,
     /// `host:port` of pools whose host is a name: [`Change::Address`] is to tell what DNS says, again and again.
     pub names: BTreeMap<Arc<str>, Vec<PoolKey>>,
+    /// What routes name and no list holds: a source that has not told of them all is to look these up and tell.
+    pub wanted: Wanted,
+}
+
+/// Objects that a source has to look up one by one, because it lists none of their kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// ConfigMaps.
+    pub config_maps: BTreeSet<ObjectRef>,
+    /// Secrets that are not in the list of `kubernetes.io/tls`.
+    pub secrets: BTreeSet<ObjectRef>,
 }

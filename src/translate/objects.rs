@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::model::ObjectRef;
+use crate::{api::WsRoute, model::ObjectRef};
 
 /// The label of an EndpointSlice that names its Service (`discovery.k8s.io`).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -34,6 +34,8 @@ pub struct Metadata {
     /// Annotations.
     #[serde(deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// What a watch goes on from. Two objects that differ in nothing else are the same to us: a source takes it out.
+    pub resource_version: Option<String>,
 }
 
 impl Metadata {
@@ -56,7 +58,7 @@ macro_rules! named {
 
 named!(
     Service => namespaced, EndpointSlice => namespaced, Secret => namespaced, ConfigMap => namespaced,
-    ReferenceGrant => namespaced, IngressClass => cluster, Namespace => cluster
+    ReferenceGrant => namespaced, Ingress => namespaced, IngressClass => cluster, Namespace => cluster
 );
 
 /// `v1.Service`.
@@ -225,6 +227,28 @@ impl IngressClass {
 pub struct IngressClassSpec {
     /// Who implements the class.
     pub controller: Option<String>,
+}
+
+/// `networking.k8s.io/v1.Ingress`, of which only the solvers of ACME's HTTP-01 challenge are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Ingress {
+    /// Its metadata.
+    pub metadata: Metadata,
+}
+
+/// A WsRoute as a source read it.
+#[derive(Clone, Debug)]
+pub struct ReadRoute {
+    /// The object; its spec is empty where it could not be read.
+    pub route: WsRoute,
+    /// Why its spec could not be read: a newer version of the kind has values that this one does not know.
+    pub unreadable: Option<String>,
+}
+
+impl From<WsRoute> for ReadRoute {
+    fn from(route: WsRoute) -> Self {
+        Self { route, unreadable: None }
+    }
 }
 
 /// `v1.Namespace`.

@@ -4,16 +4,16 @@
 
 use jiff::Timestamp;
 
-use super::objects::Named;
+use super::objects::{Named, ReadRoute};
 use crate::{
-    api::{self, Fault, WsRoute, WsRouteSpec},
+    api::{self, Fault, WsRouteSpec},
     model::ObjectRef,
 };
 
-impl Named for WsRoute {
+impl Named for ReadRoute {
     fn object_ref(&self) -> ObjectRef {
-        let namespace = self.metadata.namespace.as_deref().unwrap_or("default");
-        ObjectRef::new(namespace, self.metadata.name.as_deref().unwrap_or_default())
+        let metadata = &self.route.metadata;
+        ObjectRef::new(metadata.namespace.as_deref().unwrap_or("default"), metadata.name.as_deref().unwrap_or_default())
     }
 }
 
@@ -31,8 +31,9 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) fn new(object: WsRoute) -> Self {
+    pub(super) fn new(object: ReadRoute) -> Self {
         let id = object.object_ref();
+        let object = object.route;
         let faults = serde_json::to_value(&object.spec).map(|spec| api::validate(&spec)).unwrap_or_default();
         let kept = object.status.and_then(|status| status.ingress_class_name);
         Self {

@@ -13,6 +13,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("model", &[], &["kube", "k8s_openapi", "tokio", "hyper", "arc_swap"]),
     ("api", &[], &["tokio", "hyper"]),
     ("translate", &["api", "model"], &["tokio", "hyper", "fastrand"]),
+    ("k8s", &["api", "model", "translate", "telemetry"], &["hyper"]),
     ("manifests", &["api", "model", "translate", "telemetry"], &["hyper"]),
     ("control", &["model", "translate", "live", "telemetry"], &["hyper"]),
     ("router", &["model"], &["kube", "k8s_openapi", "tokio", "hyper", "arc_swap"]),

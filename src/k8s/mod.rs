@@ -1,0 +1,11 @@
+//! The cluster: what it holds comes in as Changes, what became of it goes back as statuses, Events and a Service.
+//!
+//! The only module with a `kube::Client`. It never knows what is served: it hands [`Change`](crate::translate::Change)s to
+//! `control` and reads what came of them from one watch channel. `app` starts its tasks.
+
+mod client;
+pub mod lease;
+pub mod status;
+pub mod watch;
+
+pub use client::{Access, ConnectError, Connection, connect};
