@@ -2,6 +2,7 @@
 //!
 //! The one module that sees all others; nothing is decided here. `main` calls [`run`], the tests start [`Server`]s.
 
+mod echo;
 mod server;
 mod settings;
 mod threads;
@@ -37,6 +38,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Controller(controller) => run_controller(*controller),
         Command::Standalone(standalone) => run_standalone(*standalone),
         Command::Demo(demo) => run_demo(*demo),
+        Command::Echo(echo) => echo::run(&echo),
         Command::Check(check) => run_check(&check),
         Command::Explain(explain) => run_explain(&explain),
         Command::Crd(crd) => print(&if crd.reference { api::reference_markdown() } else { api::crd_yaml() }),

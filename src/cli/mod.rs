@@ -3,9 +3,11 @@
 //! It never does any of the work: it parses, and `app` runs. Only `main` and the tests call it.
 
 mod cluster;
+mod echo;
 mod flags;
 
 pub use cluster::{Cluster, Controller, Explain};
+pub use echo::Echo;
 pub use flags::{
     ADMIN_BIND, BackendFlag, Flags, HTTP_PORT, HTTPS_PORT, ListenerFlag, OPS_BIND, Port, ProxyProtocol, Publish, Switch, TcpPorts,
 };
@@ -32,6 +34,12 @@ pub enum Command {
     Standalone(Box<Standalone>),
     /// Run the recipe with everything embedded: four WebSocket servers, a page, and the proxy in front of them
     Demo(Box<Demo>),
+    /// Run one WebSocket server that says who it is: a backend to try routes with
+    ///
+    /// Every message goes back as it came. A plain GET, be it of / or /healthz or any path, is answered 200 with the server's name, and every
+    /// answer, that to the handshake too, has it in its header field Server. A client that offers the subprotocol demo.carrick.dev gets JSON
+    /// with the name in each message, as the page of `carrick demo` does, and may send {"do":"close"} or {"do":"vanish"} to see its socket end.
+    Echo(Echo),
     /// Translate manifests, print every condition that a cluster would set, and explain what a request would get
     Check(Check),
     /// Translate the objects of a cluster as its controller does, and explain what a request would get

@@ -1,6 +1,7 @@
 //! The recipe with everything embedded: four WebSocket servers on this machine, their manifests, and a page that talks to them.
 //!
-//! It never knows how they are proxied: it starts the servers and hands over YAML, as a user would. `app` calls it for `carrick demo`.
+//! It never knows how they are proxied: it starts the servers and hands over YAML, as a user would. `app` calls it for `carrick demo`, and
+//! for `carrick echo`, which is one such server alone.
 
 mod server;
 
@@ -42,6 +43,11 @@ pub async fn servers() -> io::Result<Servers> {
         tasks.spawn(serve(listener, room));
     }
     Ok(Servers { servers, _tasks: tasks })
+}
+
+/// Serves as one of the four until dropped: echoes, or with `chat` is a room.
+pub async fn serve_alone(listener: TcpListener, name: &str, chat: bool) {
+    serve(listener, if chat { Room::chat(name) } else { Room::echo(name) }).await;
 }
 
 /// The recipe's manifests, with these servers as endpoints, the demo's page, and `tcp_port` in the place of 9000.
@@ -169,6 +175,7 @@ mod tests {
         socket.write_all(b"GET /wschat HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("\r\nserver: chat-2\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nchat-2 answers GET /wschat\n"), "{answer}");
     }
 

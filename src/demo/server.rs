@@ -1,15 +1,15 @@
 //! One WebSocket server: an echo, or a chat room.
 //!
 //! A plain client gets messages as they were sent. A client that offers [`SUBPROTOCOL`] (the page) gets them as JSON with the
-//! server's name, and may ask for its own socket's end to see what a client sees then.
+//! server's name, and may ask for its own socket's end to see what a client sees then. Every answer, a 101 too, has the name in `Server`.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{
     HeaderValue, Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SERVER, UPGRADE},
 };
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
@@ -38,20 +38,20 @@ const ROOM: usize = 256;
 /// Who hears what is said to a server.
 #[derive(Clone)]
 pub(super) struct Room {
-    server: &'static str,
+    server: Arc<str>,
     /// Absent for an echo: only the speaker hears.
     everybody: Option<broadcast::Sender<Message>>,
 }
 
 impl Room {
     /// Everybody hears himself.
-    pub(super) fn echo(server: &'static str) -> Self {
-        Self { server, everybody: None }
+    pub(super) fn echo(server: &str) -> Self {
+        Self { server: server.into(), everybody: None }
     }
 
     /// Everybody hears everybody.
-    pub(super) fn chat(server: &'static str) -> Self {
-        Self { server, everybody: Some(broadcast::Sender::new(ROOM)) }
+    pub(super) fn chat(server: &str) -> Self {
+        Self { server: server.into(), everybody: Some(broadcast::Sender::new(ROOM)) }
     }
 }
 
@@ -75,11 +75,16 @@ async fn connection(socket: TcpStream, room: Room) {
     // From here on, so that whoever has seen the 101 misses nothing.
     let heard = room.everybody.as_ref().map(broadcast::Sender::subscribe);
     let (upgrades, mut upgraded) = tokio::sync::mpsc::channel(1);
+    let room = &room;
     let service = service_fn(|request| {
         let upgrades = upgrades.clone();
-        let answer = answer(request, &room);
+        let answer = answer(request, room);
         async move {
-            let (answer, upgrade) = answer;
+            let (mut answer, upgrade) = answer;
+            // A host's name always is a field value; a --name may not be.
+            if let Ok(server) = HeaderValue::from_str(&room.server) {
+                answer.headers_mut().insert(SERVER, server);
+            }
             if let Some(upgrade) = upgrade {
                 let _ = upgrades.send(upgrade).await;
             }
@@ -94,7 +99,7 @@ async fn connection(socket: TcpStream, room: Room) {
     {
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         // A peer that went away is no event here: the tunnel's log line tells of it.
-        let _ = talk(socket, &room, heard, dialect).await;
+        let _ = talk(socket, room, heard, dialect).await;
     }
 }
 
@@ -139,7 +144,7 @@ async fn talk(
     dialect: Dialect,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     if let Dialect::Page = dialect {
-        socket.send(Message::text(json!({"server": room.server}).to_string())).await?;
+        socket.send(Message::text(json!({"server": &*room.server}).to_string())).await?;
     }
     loop {
         let said = tokio::select! {
@@ -148,7 +153,7 @@ async fn talk(
                 None => return Ok(()),
             },
             Some(message) = hear(&mut heard) => {
-                socket.send(spoken(message, room.server, dialect)).await?;
+                socket.send(spoken(message, &room.server, dialect)).await?;
                 continue;
             }
         };
@@ -171,7 +176,7 @@ async fn talk(
         match &room.everybody {
             // Nobody hears only when the last one has just left.
             Some(everybody) => drop(everybody.send(message)),
-            None => socket.send(spoken(message, room.server, dialect)).await?,
+            None => socket.send(spoken(message, &room.server, dialect)).await?,
         }
     }
 }

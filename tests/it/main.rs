@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
 mod death;
+mod echo;
 mod files;
 mod golden;
 mod http;
