@@ -8,6 +8,7 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -33,8 +34,10 @@ pub enum Phase {
     Body,
     /// Nothing: the answer is being made or sent.
     Wait,
-    /// The next request: the connection ends quietly at the deadline, and its first byte begins [`Phase::Head`].
+    /// The next request: its first byte begins [`Phase::Head`]. After a while it goes over to [`Phase::Rest`].
     Idle,
+    /// Still the next request, by a connection that is to hold no buffer meanwhile: it ends quietly at the deadline.
+    Rest,
 }
 
 /// Tells the guard of a connection what the service awaits. Cheap to clone.
@@ -42,7 +45,7 @@ pub enum Phase {
 pub struct PhaseHandle(Arc<AtomicU32>);
 
 impl PhaseHandle {
-    const STEP: u32 = 4;
+    const STEP: u32 = 8;
 
     /// Begins a phase; the same one again begins anew.
     pub fn set(&self, phase: Phase) {
@@ -56,7 +59,8 @@ impl PhaseHandle {
             0 => Phase::Head,
             1 => Phase::Body,
             2 => Phase::Wait,
-            _ => Phase::Idle,
+            3 => Phase::Idle,
+            _ => Phase::Rest,
         }
     }
 
@@ -87,6 +91,11 @@ X-Carrick-Reason: head_timeout\r\nContent-Length: 40\r\n\r\nthe request head did
 /// The same with `--refusal-header off`.
 pub const LATE_HEAD_BARE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
 Content-Length: 40\r\n\r\nthe request head did not arrive in time\n";
+
+/// A client that sends requests one after the other does so within this: its connection keeps its buffers.
+const BREATH: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
+/// What the next request's first read takes: a head is rarely longer.
+const FIRST: usize = 4096;
 
 /// Most that is read and thrown away after our goodbye, so that a reset does not overtake the answer (RFC 9112 9.6).
 const LINGER_BYTES: usize = 256 * 1024;
@@ -151,6 +160,19 @@ impl<S> Guarded<S> {
         &self.socket
     }
 
+    /// Gives back what was read and is to be read again: the beginning of a head, if it is anything.
+    pub fn unread(&mut self, read: Bytes) {
+        if !read.is_empty() {
+            self.phase.set(Phase::Head);
+            self.ahead = read;
+        }
+    }
+
+    /// Whether something was read that is to be read again.
+    pub fn has_ahead(&self) -> bool {
+        self.ahead.has_remaining()
+    }
+
     /// Takes the guard off: the socket, and what was read and not yet read again.
     pub fn into_parts(self) -> (S, Bytes) {
         (self.socket, self.ahead)
@@ -164,9 +186,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         let _ = std::future::poll_fn(|cx| Pin::new(&mut self).poll_shutdown(cx)).await;
     }
 
+    /// Waits in [`Phase::Rest`] for the first bytes of the next request, which are then read again. `false`: there will be none.
+    ///
+    /// Reads through the stack: a connection that waits here holds nothing but its socket and its timer.
+    pub async fn rest(&mut self) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut first = [MaybeUninit::uninit(); FIRST];
+            let mut first = ReadBuf::uninit(&mut first);
+            let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut first));
+            self.ahead = Bytes::copy_from_slice(first.filled());
+            Poll::Ready(read.is_ok() && !self.ahead.is_empty())
+        })
+        .await
+    }
+
     fn received(&mut self) {
         match self.phase.get() {
-            Phase::Idle => self.phase.set(Phase::Head),
+            Phase::Idle | Phase::Rest => self.phase.set(Phase::Head),
             Phase::Body => self.read_turn = None,
             Phase::Head | Phase::Wait => {}
         }
@@ -181,7 +217,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
                 Phase::Head => Some(self.deadlines.head),
                 Phase::Body => Some(self.deadlines.body),
                 Phase::Wait => None,
-                Phase::Idle => Some(self.deadlines.idle),
+                Phase::Idle => Some(self.deadlines.idle.min(BREATH)),
+                Phase::Rest => Some(self.deadlines.idle.saturating_sub(BREATH)),
             };
             self.read_turn = Some(turn);
             self.read_by = wait.and_then(|wait| Instant::now().checked_add(wait));
@@ -189,14 +226,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         let Some(by) = self.read_by else { return Poll::Pending };
         ready!(self.alarm.poll(by, cx));
         match phase {
-            // The end of the stream: hyper shuts the connection down in peace.
-            Phase::Idle => Poll::Ready(Ok(())),
+            // The timer is set for the new phase at its first read.
+            Phase::Idle if self.write_by.is_none() => {
+                self.phase.set(Phase::Rest);
+                self.poll_late(cx)
+            }
+            // The end of the stream: the connection is shut down in peace.
+            Phase::Rest => Poll::Ready(Ok(())),
             // An answer behind one that is not taken would never arrive.
             Phase::Head if self.write_by.is_none() => {
                 self.goodbye = Goodbye::Answering { written: 0, by: Instant::now() + LINGER };
                 self.poll_answered(cx)
             }
-            Phase::Head | Phase::Body | Phase::Wait => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Phase::Head | Phase::Body | Phase::Wait | Phase::Idle => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
     }
 
@@ -447,6 +489,23 @@ mod tests {
         let stalled = Instant::now();
         assert_eq!(read(&mut guarded).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(stalled.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_rests_wakes_with_the_next_request() {
+        let (mut client, mut guarded, phase) = guarded(1024);
+        phase.set(Phase::Idle);
+        let pending = futures_util::future::select(Box::pin(guarded.read_u8()), Box::pin(tokio::time::sleep(SECOND))).await;
+        assert!(matches!(pending, futures_util::future::Either::Right(_)));
+        drop(pending);
+        assert_eq!(phase.get(), Phase::Rest);
+        let (more, ()) = tokio::join!(guarded.rest(), async {
+            tokio::time::sleep(SECOND * 70).await;
+            client.write_all(b"GET /").await.unwrap();
+        });
+        assert!(more && guarded.has_ahead());
+        assert_eq!(phase.get(), Phase::Head);
+        assert_eq!(read(&mut guarded).await.unwrap(), 5);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! It never knows how a connection was accepted, nor what a tunnel does. `conn` calls [`serve`] once the first byte is there.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
@@ -45,41 +45,76 @@ const LONGEST_BUFFER: usize = 64 * 1024;
 const X_CARRICK_REASON: http::HeaderName = http::HeaderName::from_static("x-carrick-reason");
 
 /// Serves a client's connection to its end, or until a tunnel takes it over.
-pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, socket: Guarded<Socket>) {
+///
+/// Between two requests that are far apart hyper is put away with its buffers, and made anew.
+pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, mut socket: Guarded<Socket>) {
     let session = Arc::new(Session { phase: socket.phase(), proxy, client, left: Mutex::new(Left::Closed) });
-    // Boxed a request: a connection that waits for its next one holds nothing of the last.
-    let service = service_fn(|request| Box::pin(Arc::clone(&session).serve(request)));
-    let mut connection = http1::Builder::new()
-        .half_close(false)
-        .title_case_headers(true)
-        .header_read_timeout(None)
-        .max_header_size(LONGEST_HEAD)
-        .max_buf_size(LONGEST_BUFFER)
-        .serve_connection(TokioIo::new(socket), service);
-    let ended = tokio::select! {
-        // First: hyper would close a connection that has not read anything yet, and its first request is here.
-        biased;
-        ended = &mut connection => ended,
-        () = session.proxy.shutting_down() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+    while let Some(mut resting) = session.converse(socket).await {
+        if resting.has_ahead() {
+            socket = resting; // the beginning of a head that came with the last request
+            continue;
         }
-    };
-    let left = std::mem::replace(&mut *session.left.lock(), Left::Closed);
-    match (ended, left) {
-        (Ok(()), Left::Switched(switched)) => {
+        let more = tokio::select! {
+            biased;
+            () = session.proxy.shutting_down() => false,
+            more = resting.rest() => more,
+        };
+        if !more {
+            return resting.close().await;
+        }
+        socket = resting;
+    }
+}
+
+impl Session {
+    /// Answers requests for as long as they come, to the end of the connection. The socket of one that rests comes back.
+    async fn converse(self: &Arc<Self>, socket: Guarded<Socket>) -> Option<Guarded<Socket>> {
+        *self.left.lock() = Left::Closed;
+        // Boxed a request: a connection that waits for its next one holds nothing of the last.
+        let service = service_fn(|request| Box::pin(Arc::clone(self).serve(request)));
+        let mut connection = http1::Builder::new()
+            .half_close(false)
+            .title_case_headers(true)
+            .header_read_timeout(None)
+            .max_header_size(LONGEST_HEAD)
+            .max_buf_size(LONGEST_BUFFER)
+            .serve_connection(TokioIo::new(socket), service);
+        let ended = tokio::select! {
+            // First: hyper would close a connection that has not read anything yet, and its first request is here.
+            biased;
+            ended = poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
+                Poll::Pending if self.phase.get() == Phase::Rest => Poll::Ready(None),
+                ended => ended.map(Some),
+            }) => ended,
+            () = self.proxy.shutting_down() => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Some((&mut connection).await)
+            }
+        };
+        let Some(ended) = ended else {
+            // Everything is written: the guard says so.
             let parts = connection.into_parts();
-            let (socket, unread) = parts.io.into_inner().into_parts();
-            let from_client = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-            let Switched { switch, served, log } = *switched;
-            let permit = Arc::clone(&session.client.permit);
-            let tunnelled = Tunnelled { served: &served, client: session.client.peer, from_client, permit, log };
-            switch.open(&session.proxy.registry, tunnelled, socket);
+            let mut socket = parts.io.into_inner();
+            socket.unread(parts.read_buf);
+            return Some(socket);
+        };
+        let left = std::mem::replace(&mut *self.left.lock(), Left::Closed);
+        match (ended, left) {
+            (Ok(()), Left::Switched(switched)) => {
+                let parts = connection.into_parts();
+                let (socket, unread) = parts.io.into_inner().into_parts();
+                let from_client = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
+                let Switched { switch, served, log } = *switched;
+                let permit = Arc::clone(&self.client.permit);
+                let tunnelled = Tunnelled { served: &served, client: self.client.peer, from_client, permit, log };
+                switch.open(&self.proxy.registry, tunnelled, socket);
+            }
+            // After a request that carried Upgrade hyper ends without flushing or closing; polled once more, it does both.
+            (Ok(()), Left::Open) => drop((&mut connection).await),
+            (Ok(()), Left::Closed) => {}
+            (Err(error), _) => self.broken(&error),
         }
-        // After a request that carried Upgrade hyper ends without flushing or closing; polled once more, it does both.
-        (Ok(()), Left::Open) => drop((&mut connection).await),
-        (Ok(()), Left::Closed) => {}
-        (Err(error), _) => session.broken(&error),
+        None
     }
 }
 

@@ -85,6 +85,35 @@ async fn transfer_encoding_wins_over_content_length_and_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rested_goes_on_where_it_was() {
+    let mut upstream = Upstream::new().await;
+    let gateway = gateway(proxied(), upstream.address).await;
+    let mut client = gateway.client().await;
+    let mut late = "GET /0 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let mut backend = None;
+    for request in 0..6 {
+        // With each request comes the beginning of the next one, of another length each time.
+        let next = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", request + 1);
+        let (now, later) = next.split_at(request * 5);
+        client.send(format!("{late}{now}")).await;
+        late = later.to_owned();
+        let backend = match &mut backend {
+            Some(backend) => backend,
+            none => none.insert(upstream.next().await),
+        };
+        assert!(backend.head().await.starts_with(&format!("GET /{request} ")));
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+        client.until("\r\n\r\nhi").await;
+        // Others come and go: more than the millisecond after which a connection rests in tests.
+        for _ in 0..10 {
+            gateway.ask("GET / HTTP/1.1\r\n\r\n").await;
+        }
+    }
+    client.send(late).await;
+    assert!(backend.unwrap().head().await.starts_with("GET /6 "));
+}
+
+#[tokio::test]
 async fn the_absolute_form_wins_over_host_and_ends_the_connection() {
     let mut upstream = Upstream::new().await;
     let gateway = gateway(proxied(), upstream.address).await;
