@@ -1,6 +1,7 @@
 //! The whole application on free ports, with real peers; a file a subject.
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
+mod api_server;
 mod death;
 mod echo;
 mod files;

@@ -1,4 +1,5 @@
-//! All of Carrick in this process, on free ports of loopback, fed from a folder of manifests as `carrick standalone` is.
+//! All of Carrick in this process, on free ports of loopback: fed from a folder of manifests as `carrick standalone` is, or by an
+//! API server as `carrick controller` is.
 
 use std::{future, net::SocketAddr, path::Path};
 
@@ -9,7 +10,23 @@ use carrick::{
 use clap::Parser as _;
 use tempfile::TempDir;
 
-use super::{client, soon};
+use super::{api_server::ApiServer, client, soon};
+
+/// Free ports of loopback.
+const PORTS: [&str; 12] = [
+    "--bind",
+    "127.0.0.1",
+    "--http-port",
+    "0",
+    "--https-port",
+    "0",
+    "--ops-bind",
+    "127.0.0.1:0",
+    "--admin-bind",
+    "127.0.0.1:0",
+    "--workers",
+    "2",
+];
 
 /// A running gateway. Dropping it ends it at once.
 pub struct Gateway {
@@ -36,14 +53,29 @@ impl Gateway {
     pub async fn over(folder: TempDir, flags: &[&str]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let path = folder.path().to_str().unwrap();
-        let fixed = ["carrick", "standalone", "--manifests", path, "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "0"];
-        let ops = ["--ops-bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0", "--workers", "2"];
-        let Command::Standalone(standalone) = Cli::parse_from(fixed.iter().chain(&ops).chain(flags)).command else { unreachable!() };
+        let fixed = ["carrick", "standalone", "--manifests", path];
+        let Command::Standalone(standalone) = Cli::parse_from(fixed.iter().chain(&PORTS).chain(flags)).command else { unreachable!() };
         let source = Source::Manifests { paths: standalone.manifests.paths, translation: standalone.manifests.translation };
         let server = Server::start(&standalone.flags, source).unwrap();
         let gateway = Self { http: server.addresses().http().unwrap(), server: Some(server), folder };
-        soon("the first publication", gateway.server().live().subscribe().wait_for(|generation| *generation > 0)).await.unwrap();
+        gateway.published().await;
         gateway
+    }
+
+    #[allow(dead_code, reason = "the tests of watches and statuses use it")]
+    /// Serves what an API server holds, with the defaults of `carrick controller`. Nothing is waited for.
+    pub fn controller(api: &ApiServer, flags: &[&str]) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let kubeconfig = api.kubeconfig();
+        let fixed = ["carrick", "controller", "--kubeconfig", kubeconfig.to_str().unwrap()];
+        let Command::Controller(controller) = Cli::parse_from(fixed.iter().chain(&PORTS).chain(flags)).command else { unreachable!() };
+        let server = Server::start(&controller.flags.clone(), Source::Cluster(controller)).unwrap();
+        Self { http: server.addresses().http().unwrap(), server: Some(server), folder: TempDir::new().unwrap() }
+    }
+
+    /// Waits until something is served.
+    pub async fn published(&self) {
+        soon("the first publication", self.server().live().subscribe().wait_for(|generation| *generation > 0)).await.unwrap();
     }
 
     fn server(&self) -> &Server {
