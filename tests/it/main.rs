@@ -3,6 +3,7 @@
 
 mod api_server;
 mod death;
+mod docs;
 mod echo;
 mod files;
 mod golden;
