@@ -14,11 +14,14 @@ use crate::{
     k8s,
     model::PoolKey,
     proxy::{self, ListenerSettings, Settings, files::Layout, gate},
-    translate::{ClassFilter, HasHttps, HostOwnership, Options},
+    translate::{ClassFilter, HasHttps, HostOwnership, Lookup, Options},
 };
 
 /// What the command line calls the listener of `--http-port` and `--https-port`.
 const DEFAULT_LISTENER: &str = "default";
+
+/// The IngressClass of a controller that sees none.
+const DEFAULT_CLASS: &str = "carrick";
 
 /// The data side. `root` is the static root where the flags name none.
 pub fn proxy(flags: &Flags, root: Option<PathBuf>, static_layout: Layout) -> Settings {
@@ -95,11 +98,20 @@ pub fn controller_options(flags: &Flags, cluster: &Cluster, addresses: &Addresse
         host_ownership: cluster.host_ownership,
     };
     let options = server_options(flags, &translation, addresses);
-    let class = match options.class {
-        ClassFilter::All => ClassFilter::Controller(cluster.controller_name.as_str().into()),
-        named => named,
+    let controller: Arc<str> = cluster.controller_name.as_str().into();
+    // Roles can't read IngressClasses: without a name nothing would be ours.
+    let by_name = (!cluster.watch_namespaces.is_empty()).then_some(DEFAULT_CLASS);
+    let class = match cluster.ingress_class.as_deref().or(by_name) {
+        Some(name) => ClassFilter::Class { name: name.into(), controller },
+        None => ClassFilter::Controller(controller),
     };
-    Options { class, allow_directories: flags.static_root.is_some(), ..options }
+    Options {
+        class,
+        allow_directories: flags.static_root.is_some(),
+        require_grants: cluster.require_grants,
+        lookup: Lookup::OnDemand,
+        ..options
+    }
 }
 
 /// The way to the API server.
@@ -144,7 +156,7 @@ fn options(translation: &Translation, tcp_ports: TcpPorts, listeners: BTreeMap<A
         backends.entry(flag.pool.clone()).or_default().push(flag.address.clone());
     }
     Options {
-        class: translation.ingress_class.as_deref().map_or(ClassFilter::All, |name| ClassFilter::Class(name.into())),
+        class: translation.ingress_class.as_deref().map_or(ClassFilter::All, |name| ClassFilter::Named(name.into())),
         host_ownership: match translation.host_ownership {
             cli::HostOwnership::Namespace => HostOwnership::Namespace,
             cli::HostOwnership::Shared => HostOwnership::Shared,
@@ -156,5 +168,7 @@ fn options(translation: &Translation, tcp_ports: TcpPorts, listeners: BTreeMap<A
         listeners,
         backends,
         default_tls_secret: None,
+        require_grants: false,
+        lookup: Lookup::Told,
     }
 }

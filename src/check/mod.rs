@@ -63,7 +63,7 @@ impl CheckReport {
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.faults.iter().try_for_each(|fault| writeln!(f, "{fault}"))?;
-        for (route, status) in &self.translated.statuses {
+        for (route, status) in self.translated.statuses.iter() {
             writeln!(f, "\nwsroute {route}")?;
             write_status(f, status)?;
             // The requests are what was asked for: the locations in full would bury the answers.

@@ -50,7 +50,7 @@ pub struct Cluster {
     /// Watch only these namespaces, with the rights of Roles alone; a class is then known by its name only
     #[arg(long = "watch-namespace", value_name = "NAMESPACE", value_delimiter = ',', env = "CARRICK_WATCH_NAMESPACE")]
     pub watch_namespaces: Vec<String>,
-    /// Serve only WsRoutes of this IngressClass [default: every class whose spec.controller is --controller-name]
+    /// Serve only WsRoutes of this IngressClass [default: every class whose spec.controller is --controller-name; with --watch-namespace: carrick]
     #[arg(long, value_name = "NAME", env = "CARRICK_INGRESS_CLASS")]
     pub ingress_class: Option<String>,
     /// What an IngressClass that is ours says in spec.controller

@@ -3,12 +3,15 @@
 //! It never knows what a location does. `Index::translate` calls it.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     sync::Arc,
 };
 
 use super::{
-    Index, Options, Translated, layer4, location,
+    Index, Options, RouteStatus, Translated, Wanted,
+    class::{Classes, Whose},
+    layer4, location,
+    lookup::Known,
     ownership::{self, Claim, Owners, Permit},
     pools, precedence,
     references::Context,
@@ -31,6 +34,10 @@ pub(super) struct Draft<'a> {
     /// Those that exist.
     pub(super) listeners: Vec<Arc<str>>,
     pub(super) report: Report,
+    /// Whether anything of it is in the table.
+    pub(super) served: bool,
+    /// The IngressClass in force.
+    class: Option<Arc<str>>,
     locations: Vec<Candidate>,
     tls: Option<HostTls>,
 }
@@ -57,12 +64,20 @@ type Hosts = BTreeMap<(Arc<str>, HostPattern), HostDraft>;
 /// The whole translation.
 pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     let context = Context { index, options };
-    let routes = index.routes(&options.class);
-    let hosts_of: Vec<Vec<HostPattern>> = routes.iter().map(|route| hosts(route)).collect();
+    let classes = Classes::new(index, &options.class);
+    let mut departed = BTreeSet::new();
+    let mut drafts: Vec<Draft<'_>> = Vec::new();
+    for route in index.routes() {
+        match classes.whose(route) {
+            Whose::Ours(class) => drafts.push(Draft::new(context, route, class)),
+            Whose::Departed => _ = departed.insert(route.id.clone()),
+            Whose::Foreign => {}
+        }
+    }
+    let hosts_of: Vec<Vec<HostPattern>> = drafts.iter().map(|draft| hosts(draft.route)).collect();
     let claims: Vec<Claim<'_>> =
-        routes.iter().zip(&hosts_of).map(|(route, hosts)| Claim { route, hosts, names: layer4::names(route) }).collect();
+        drafts.iter().zip(&hosts_of).map(|(draft, hosts)| Claim { route: draft.route, hosts, names: layer4::names(draft.route) }).collect();
     let owners = Owners::new(index, options, &claims);
-    let mut drafts: Vec<Draft<'_>> = routes.iter().map(|route| Draft::new(context, route)).collect();
 
     let mut hosts = Hosts::new();
     for (draft, patterns) in drafts.iter_mut().zip(&hosts_of) {
@@ -77,8 +92,17 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     });
     let table = table(context, hosts, tcp);
     let names = pools::names(index, options, table.pools.keys());
-    let statuses = drafts.into_iter().map(|draft| (draft.route.id.clone(), draft.report.into_status(draft.route.generation))).collect();
-    Translated { table, statuses, names, ..Translated::default() }
+    let mut wanted = Wanted::of_options(context);
+    let mut statuses = BTreeMap::new();
+    for draft in drafts {
+        let of_route = Wanted::of_route(context, draft.route);
+        let settled = of_route.unanswered(context).is_empty();
+        wanted.add(of_route);
+        let status = draft.report.into_status(draft.route.generation);
+        statuses.insert(draft.route.id.clone(), RouteStatus { class: draft.class, settled, served: draft.served, ..status });
+    }
+    let unanswered = wanted.unanswered(context);
+    Translated { table, statuses: Arc::new(statuses), departed, names, wanted, unanswered }
 }
 
 /// The hosts that a route asks for: none where it only has ports, any where it names none.
@@ -96,8 +120,11 @@ fn hosts(route: &Route) -> Vec<HostPattern> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(context: Context<'_>, route: &'a Route) -> Self {
+    fn new(context: Context<'_>, route: &'a Route, class: Option<Arc<str>>) -> Self {
         let mut report = Report::default();
+        if let Some(why) = &route.unreadable {
+            report.add(Problem::invalid(format!("the spec can't be read, and nothing of it is served: {why}")));
+        }
         let mut unservable = route.faults_of_the_whole().map(|fault| Problem::invalid(fault.to_string())).next();
         for fault in route.faults_below(&["hosts"]).chain(route.faults_of_the_whole()) {
             report.add(Problem::invalid(fault.to_string()));
@@ -113,7 +140,7 @@ impl<'a> Draft<'a> {
         let count = route.spec.locations.as_ref().map_or(0, Vec::len);
         let locations = (0..count).filter_map(|position| location::translate(context, route, position, unservable.as_ref(), &mut report));
         let locations = locations.map(|location| Candidate { location, served: false, refused: Vec::new() }).collect();
-        Self { route, listeners, report, locations, tls }
+        Self { route, class, listeners, report, locations, tls, served: false }
     }
 
     /// Adds what the route has for a host, as far as the route may have it.
@@ -131,6 +158,7 @@ impl<'a> Draft<'a> {
                 match host.admit(pattern, &candidate.location, &permit) {
                     Ok(()) => {
                         candidate.served = true;
+                        self.served = true;
                         host.locations.push(candidate.location.clone());
                     }
                     Err(problem) => candidate.refused.push(problem),
@@ -285,7 +313,10 @@ fn certs(context: Context<'_>, table: &Table) -> BTreeMap<ObjectRef, Arc<Cert>> 
         TcpTls::Terminate { certificates, .. } => certificates.as_slice(),
         _ => &[],
     });
-    let good = |name: &ObjectRef| context.index.cert(name)?.clone().ok().map(|cert| (name.clone(), cert));
+    let good = |name: &ObjectRef| match context.index.cert(name, context.options.lookup) {
+        Known::There(Ok(cert)) => Some((name.clone(), cert.clone())),
+        _ => None,
+    };
     of_hosts.chain(of_ports).chain(&table.default_cert).filter_map(good).collect()
 }
 

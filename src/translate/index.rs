@@ -16,10 +16,10 @@ use std::{
 };
 
 use super::{
-    Change, Event, Options, Translated,
+    Change, Event, Lookup, Options, Translated,
     configmap::{self, Files},
+    lookup::{Answers, Known},
     objects::{EndpointSlice, IngressClass, Named, Namespace, SERVICE_NAME_LABEL, Service, ServicePort},
-    options::ClassFilter,
     route::Route,
     secret,
     status::Problem,
@@ -65,7 +65,9 @@ pub struct Index {
     /// Slices by their Service, so that a change of one Service does not read all of them.
     slices_of: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
     certs: Store<Result<Arc<Cert>, Problem>>,
-    files: Store<Files>,
+    /// Of the Secrets that are not in the list above.
+    looked_up: Answers<Result<Arc<Cert>, Problem>>,
+    files: Answers<Files>,
     classes: Store<IngressClass>,
     namespaces: Store<Namespace>,
     addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>,
@@ -88,13 +90,14 @@ impl Index {
                 Dirty::endpoints(changed)
             }
             Change::Secret(event) => Dirty::routes(self.certs.apply(event, |object| secret::parse(&object))),
-            Change::ConfigMap(event) => Dirty::routes(self.files.apply(event, |object| configmap::files(&object))),
+            Change::ConfigMap(event) => Dirty::routes(self.files.apply(event, configmap::files)),
             // References across namespaces are not supported yet, so no grant changes anything.
             Change::ReferenceGrant(_) => Dirty::default(),
             Change::IngressClass(event) => Dirty::routes(self.classes.apply(event, |class| class)),
             Change::Namespace(event) => Dirty::routes(self.namespaces.apply(event, |namespace| namespace)),
-            // Only what `wanted` names, and the ingresses of solvers: nothing reads them yet.
-            Change::OtherSecret(_) | Change::Ingress(_) => Dirty::default(),
+            Change::OtherSecret(event) => Dirty::routes(self.looked_up.apply(event, secret::parse)),
+            // Only the ingresses of solvers: nothing reads them yet.
+            Change::Ingress(_) => Dirty::default(),
             Change::Address { host_port, addresses } => {
                 let known = self.addresses.insert(host_port, addresses.clone());
                 Dirty::endpoints(known != Some(addresses))
@@ -102,13 +105,18 @@ impl Index {
         }
     }
 
-    /// The whole translation.
-    pub fn translate(&self, options: &Options) -> Translated {
-        super::build::translate(self, options)
+    /// The whole translation. What was looked up and is wanted no more is forgotten.
+    pub fn translate(&mut self, options: &Options) -> Translated {
+        let translated = super::build::translate(self, options);
+        if options.lookup == Lookup::OnDemand {
+            self.files.retain(&translated.wanted.config_maps);
+            self.looked_up.retain(&translated.wanted.secrets);
+        }
+        translated
     }
 
     /// The same locations with the endpoints of now: for a change that is [`Dirty`] in its endpoints alone.
-    pub fn refresh(&self, options: &Options, last: &Translated) -> Translated {
+    pub fn refresh(&mut self, options: &Options, last: &Translated) -> Translated {
         let mut next = last.clone();
         for (key, pool) in &mut next.table.pools {
             let spec = super::pools::endpoints(self, options, key);
@@ -119,38 +127,44 @@ impl Index {
         next
     }
 
-    /// The routes that are ours, the oldest first.
-    pub(super) fn routes(&self, filter: &ClassFilter) -> Vec<&Route> {
-        let mut routes: Vec<&Route> = self.routes.0.values().filter(|route| self.is_ours(route, filter)).collect();
+    /// All of them, the oldest first.
+    pub(super) fn routes(&self) -> Vec<&Route> {
+        let mut routes: Vec<&Route> = self.routes.0.values().collect();
         routes.sort_by(|a, b| a.age().cmp(&b.age()));
         routes
     }
 
-    fn is_ours(&self, route: &Route, filter: &ClassFilter) -> bool {
-        let class = |name: &str| self.classes.0.get(&ObjectRef::new("", name));
-        let ours = |class: &IngressClass| match filter {
-            ClassFilter::All => true,
-            ClassFilter::Class(name) => class.metadata.name == **name,
-            ClassFilter::Controller(controller) => class.spec.controller.as_deref() == Some(&**controller),
-        };
-        match (filter, &route.class) {
-            (ClassFilter::All, _) => true,
-            (ClassFilter::Class(name), Some(class)) => class == &**name,
-            (ClassFilter::Controller(_), Some(name)) => class(name).is_some_and(ours),
-            (_, None) => self.classes.0.values().any(|class| class.is_default() && ours(class)),
-        }
+    pub(super) fn classes(&self) -> impl Iterator<Item = &IngressClass> {
+        self.classes.0.values()
+    }
+
+    pub(super) fn class(&self, name: &str) -> Option<&IngressClass> {
+        self.classes.0.get(&ObjectRef::new("", name))
     }
 
     pub(super) fn service(&self, name: &ObjectRef) -> Option<&Service> {
         self.services.0.get(name)
     }
 
-    pub(super) fn cert(&self, name: &ObjectRef) -> Option<&Result<Arc<Cert>, Problem>> {
+    /// Of a Secret that was listed.
+    pub(super) fn listed_cert(&self, name: &ObjectRef) -> Option<&Result<Arc<Cert>, Problem>> {
         self.certs.0.get(name)
     }
 
-    pub(super) fn files(&self, name: &ObjectRef) -> Option<&Files> {
-        self.files.0.get(name)
+    pub(super) fn cert(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Result<Arc<Cert>, Problem>> {
+        self.listed_cert(name).map_or_else(|| self.looked_up.get(name, lookup), Known::There)
+    }
+
+    pub(super) fn knows_cert(&self, name: &ObjectRef) -> bool {
+        self.listed_cert(name).is_some() || self.looked_up.has(name)
+    }
+
+    pub(super) fn files(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Files> {
+        self.files.get(name, lookup)
+    }
+
+    pub(super) fn knows_files(&self, name: &ObjectRef) -> bool {
+        self.files.has(name)
     }
 
     pub(super) fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {

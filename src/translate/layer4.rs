@@ -46,7 +46,10 @@ pub(super) fn translate<'h>(
                     problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
                     for port in wanted {
                         match not_terminated(&port, &route, &terminated).and_then(|()| admitted(&ports, &port, &route)) {
-                            Ok(route) => ports.entry(port).or_default().push(route),
+                            Ok(route) => {
+                                ports.entry(port).or_default().push(route);
+                                draft.served = true;
+                            }
                             Err(problem) => draft.report.unserved(&label, problem),
                         }
                     }

@@ -294,9 +294,6 @@ fn files(context: Context<'_>, namespace: &str, spec: &api::Static, path: &PathP
     }
     let field = |name: &str, value: Result<Arc<str>, String>| value.map_err(|wrong| Problem::invalid(format!("static.{name} {wrong}")));
     let source = match (&spec.config_map, &spec.directory) {
-        (Some(reference), None) if reference.namespace.as_deref().is_some_and(|other| other != namespace) => {
-            return Err(Problem::not_yet("static.configMap.namespace other than the route's"));
-        }
         (Some(reference), None) => StaticSource::Files(context.files(namespace, reference)?),
         (None, Some(_)) if !context.options.allow_directories => {
             return Err(Problem::invalid("static.directory needs --static-root"));

@@ -9,12 +9,14 @@
 
 mod build;
 mod change;
+mod class;
 mod configmap;
 mod defaults;
 mod endpoints;
 mod index;
 mod layer4;
 mod location;
+mod lookup;
 pub mod objects;
 mod options;
 mod ownership;
@@ -34,7 +36,8 @@ use std::{
 
 pub use change::{Change, Event, Kind};
 pub use index::{Dirty, Index};
-pub use options::{ClassFilter, HasHttps, HostOwnership, Options};
+pub use lookup::Wanted;
+pub use options::{ClassFilter, HasHttps, HostOwnership, Lookup, Options};
 pub use status::RouteStatus;
 
 use crate::model::{ObjectRef, PoolKey, Table};
@@ -44,19 +47,15 @@ use crate::model::{ObjectRef, PoolKey, Table};
 pub struct Translated {
     /// What is to be served.
     pub table: Table,
-    /// What to say about each WsRoute that is ours.
-    pub statuses: BTreeMap<ObjectRef, RouteStatus>,
+    /// What to say about each WsRoute that is ours. Shared, because a change of endpoints alone says nothing new.
+    pub statuses: Arc<BTreeMap<ObjectRef, RouteStatus>>,
+    /// WsRoutes that are there and not ours, whose status says that we wrote it: what we wrote is to be taken back.
+    pub departed: BTreeSet<ObjectRef>,
     /// `host:port` of pools whose host is a name: [`Change::Address`] is to tell what DNS says, again and again.
     pub names: BTreeMap<Arc<str>, Vec<PoolKey>>,
-    /// What routes name and no list holds: a source that has not told of them all is to look these up and tell.
+    /// What routes name and no list holds: a source that has not told of them all is to look these up, and tell again when they change.
     pub wanted: Wanted,
-}
-
-/// Objects that a source has to look up one by one, because it lists none of their kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// ConfigMaps.
-    pub config_maps: BTreeSet<ObjectRef>,
-    /// Secrets that are not in the list of `kubernetes.io/tls`.
-    pub secrets: BTreeSet<ObjectRef>,
+    /// Those of `wanted` of which nothing is known yet, be it that they are not there. What was wanted, and then not, and then again,
+    /// is forgotten and among them.
+    pub unanswered: Wanted,
 }

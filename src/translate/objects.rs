@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use crate::{api::WsRoute, model::ObjectRef};
@@ -34,6 +35,8 @@ pub struct Metadata {
     /// Annotations.
     #[serde(deserialize_with = "null_is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// When it was created; absent in manifests.
+    pub creation_timestamp: Option<Timestamp>,
     /// What a watch goes on from. Two objects that differ in nothing else are the same to us: a source takes it out.
     pub resource_version: Option<String>,
 }

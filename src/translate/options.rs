@@ -31,6 +31,10 @@ pub struct Options {
     pub backends: BTreeMap<PoolKey, Vec<Arc<str>>>,
     /// `--default-tls-secret`.
     pub default_tls_secret: Option<ObjectRef>,
+    /// `--require-grants`: a namespace may claim only the hosts and TCP ports that its annotations list.
+    pub require_grants: bool,
+    /// Whether the source tells of every ConfigMap and Secret, or of those that are wanted.
+    pub lookup: Lookup,
 }
 
 impl Default for Options {
@@ -45,6 +49,8 @@ impl Default for Options {
             listeners: BTreeMap::from([("default".into(), HasHttps::Yes)]),
             backends: BTreeMap::new(),
             default_tls_secret: None,
+            require_grants: false,
+            lookup: Lookup::Told,
         }
     }
 }
@@ -54,10 +60,27 @@ impl Default for Options {
 pub enum ClassFilter {
     /// Every one.
     All,
-    /// Those of the class of this name; those without a class, if it is the default one.
-    Class(Arc<str>),
+    /// Those of the class of this name, whoever implements it; those without a class, if it is the default one.
+    Named(Arc<str>),
+    /// Those of the class of this name, unless its IngressClass can be seen and is another controller's; those without a class, if it
+    /// is the default one.
+    Class {
+        /// `--ingress-class`.
+        name: Arc<str>,
+        /// `--controller-name`.
+        controller: Arc<str>,
+    },
     /// Those of a class whose `spec.controller` is this; those without a class, if one of these is the default.
     Controller(Arc<str>),
+}
+
+/// What is known of a ConfigMap or Secret that the source has not told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is not there: the source tells of all there are.
+    Told,
+    /// Nothing: the source looks up what [`Translated::wanted`](super::Translated) names, one by one.
+    OnDemand,
 }
 
 /// `--host-ownership`.

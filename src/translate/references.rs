@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Index, Options,
     index::service_port,
+    lookup::Known,
     objects::{Service, ServicePort},
     pools, secret,
     status::Problem,
@@ -98,9 +99,17 @@ impl Context<'_> {
             Ok((item.key.clone(), path))
         };
         let items = reference.items.as_ref().map(|items| items.iter().map(path).collect::<Result<Vec<_>, _>>()).transpose()?;
-        let name = ObjectRef::new(namespace, reference.name.as_str());
-        let missing = || Problem::new(Reason::ConfigMapNotFound, format!("configmap {name} does not exist: create it, or name another"));
-        let files = self.index.files(&name).ok_or_else(missing)?.clone()?;
+        let name = self.config_map(namespace, reference)?;
+        let files = match self.index.files(&name, self.options.lookup) {
+            Known::There(files) => files.clone()?,
+            Known::Absent => {
+                return Err(Problem::new(
+                    Reason::ConfigMapNotFound,
+                    format!("configmap {name} does not exist: create it, or name another"),
+                ));
+            }
+            Known::Unanswered => return Err(Problem::pending(format!("configmap {name}"))),
+        };
         let Some(items) = items else { return Ok(files) };
         let mut picked = BTreeMap::new();
         for (key, path) in items {
@@ -119,28 +128,45 @@ impl Context<'_> {
         let mut named = Vec::with_capacity(references.len());
         let mut problems = Vec::new();
         for reference in references {
-            if reference.namespace.as_deref().is_some_and(|other| other != namespace) {
-                problems.push(Problem::not_yet("tls.certificates[].namespace other than the route's"));
-                continue;
-            }
-            let name = ObjectRef::new(namespace, reference.secret_name.as_str());
-            problems.extend(self.certificate(&name).err());
-            if !named.contains(&name) {
-                named.push(name);
+            match self.secret(namespace, reference) {
+                Ok(name) => {
+                    problems.extend(self.certificate(&name).err());
+                    if !named.contains(&name) {
+                        named.push(name);
+                    }
+                }
+                Err(problem) => problems.push(problem),
             }
         }
         (named, problems)
     }
 
+    /// The ConfigMap that a reference means, if it may be used.
+    pub(super) fn config_map(&self, namespace: &str, reference: &api::ConfigMapFiles) -> Result<ObjectRef, Problem> {
+        self.named(namespace, reference.namespace.as_deref(), &reference.name, "static.configMap.namespace")
+    }
+
+    /// The Secret that a reference means, if it may be used.
+    pub(super) fn secret(&self, namespace: &str, reference: &api::CertificateRef) -> Result<ObjectRef, Problem> {
+        self.named(namespace, reference.namespace.as_deref(), &reference.secret_name, "tls.certificates[].namespace")
+    }
+
+    fn named(&self, namespace: &str, other: Option<&str>, name: &str, field: &str) -> Result<ObjectRef, Problem> {
+        match other {
+            Some(other) if other != namespace => Err(Problem::not_yet(format_args!("{field} other than the route's"))),
+            _ => Ok(ObjectRef::new(namespace, name)),
+        }
+    }
+
     /// Whether a Secret holds a certificate that can be served.
     pub(super) fn certificate(&self, name: &ObjectRef) -> Result<(), Problem> {
-        match self.index.cert(name) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(problem)) => Err(problem.clone()),
-            None => {
+        match self.index.cert(name, self.options.lookup) {
+            Known::There(cert) => cert.as_ref().map(drop).map_err(Problem::clone),
+            Known::Absent => {
                 let message = format!("secret {name} does not exist: create it with type {}", secret::TLS_TYPE);
                 Err(Problem::new(Reason::SecretNotFound, message))
             }
+            Known::Unanswered => Err(Problem::pending(format!("secret {name}"))),
         }
     }
 }

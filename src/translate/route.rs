@@ -17,31 +17,44 @@ impl Named for ReadRoute {
     }
 }
 
-/// A WsRoute without what does not matter to its meaning: its own status, managed fields, resource version.
+/// A WsRoute without what does not matter to its meaning: conditions, managed fields, resource version.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Route {
     pub(super) id: ObjectRef,
     created: Option<Timestamp>,
     pub(super) generation: Option<i64>,
-    /// `spec.ingressClassName`, else the one kept in the status.
-    pub(super) class: Option<String>,
+    /// Who wrote its status, where somebody did.
+    pub(super) written: Option<Written>,
     pub(super) spec: WsRouteSpec,
+    /// Why its spec could not be read; it is empty then, and claims nothing.
+    pub(super) unreadable: Option<String>,
     /// What no API server would have let in. Manifest files never met one.
     faults: Vec<Fault>,
+}
+
+/// What a status says of its writer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Written {
+    /// `--controller-name` of the writer.
+    pub(super) controller: Option<String>,
+    /// The class in force for it.
+    pub(super) class: Option<String>,
 }
 
 impl Route {
     pub(super) fn new(object: ReadRoute) -> Self {
         let id = object.object_ref();
-        let object = object.route;
+        let ReadRoute { route: object, unreadable } = object;
         let faults = serde_json::to_value(&object.spec).map(|spec| api::validate(&spec)).unwrap_or_default();
-        let kept = object.status.and_then(|status| status.ingress_class_name);
+        let written = object.status.map(|status| Written { controller: status.controller, class: status.ingress_class_name });
+        let written = written.filter(|written| written.controller.is_some() || written.class.is_some());
         Self {
             id,
             created: object.metadata.creation_timestamp.map(|time| time.0),
             generation: object.metadata.generation,
-            class: object.spec.ingress_class_name.clone().or(kept),
+            written,
             spec: object.spec,
+            unreadable,
             faults,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! It never knows timestamps or who writes it: `k8s::status` adds those, `control` logs it, `check` prints it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
@@ -38,6 +38,20 @@ pub struct RouteStatus {
     /// Locations and `tcp` entries that are not served.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locations: Vec<LocationStatus>,
+    /// The IngressClass in force, to be kept in the status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Arc<str>>,
+    /// Whether all that it names has been looked up. Until then what is said of references is not to be believed.
+    #[serde(skip_serializing_if = "as_usual")]
+    pub settled: bool,
+    /// Whether any location or `tcp` entry of it is in the table, be it one that answers 503.
+    #[serde(skip_serializing_if = "as_usual")]
+    pub served: bool,
+}
+
+/// Not worth a line for people.
+fn as_usual(flag: &bool) -> bool {
+    *flag
 }
 
 impl RouteStatus {
@@ -77,6 +91,11 @@ impl Problem {
     #[must_use]
     pub fn of_location(self, label: &str) -> Self {
         Self { message: format!("location {label}: {}", self.message), ..self }
+    }
+
+    /// An object that is being looked up.
+    pub fn pending(object: impl fmt::Display) -> Self {
+        Self::new(Reason::Pending, format!("{object} is being looked up"))
     }
 
     /// In the schema, but not built yet.
@@ -119,19 +138,24 @@ impl Report {
             self.condition(ConditionType::ResolvedRefs).unwrap_or_else(|| good(ConditionType::ResolvedRefs, Reason::ResolvedRefs)),
         ];
         conditions.extend(self.condition(ConditionType::Conflicted));
-        RouteStatus { observed_generation, conditions, locations: self.unserved }
+        RouteStatus { observed_generation, conditions, locations: self.unserved, class: None, settled: true, served: false }
     }
 
     /// The condition that all problems of a type make together: the reason of the first, the messages of them all.
     fn condition(&self, type_: ConditionType) -> Option<Condition> {
-        let of_type: Vec<&Problem> = self.problems.iter().filter(|problem| condition_of(problem.reason) == type_).collect();
+        let mut of_type: Vec<&Problem> = self.problems.iter().filter(|problem| condition_of(problem.reason) == type_).collect();
+        of_type.sort_by_key(|problem| problem.reason == Reason::Pending); // what is known says more
         let first = of_type.first()?;
         let messages: Vec<&str> = of_type.iter().take(MESSAGES).map(|problem| problem.message.as_str()).collect();
         let mut message = messages.join("; ");
         if of_type.len() > MESSAGES {
             message.push_str(&format!("; and {} more", of_type.len() - MESSAGES));
         }
-        let status = if type_ == ConditionType::Conflicted { Status::True } else { Status::False };
+        let status = match (type_, first.reason) {
+            (ConditionType::Conflicted, _) => Status::True,
+            (_, Reason::Pending) => Status::Unknown,
+            _ => Status::False,
+        };
         Some(Condition::new(type_, status, first.reason, bounded(message, MESSAGE_OF_CONDITION)))
     }
 }

@@ -18,7 +18,7 @@ fn statuses(changes: Vec<Change>) -> Vec<RouteStatus> {
     for change in changes {
         index.apply(change);
     }
-    index.translate(&Options::default()).statuses.into_values().collect()
+    index.translate(&Options::default()).statuses.values().cloned().collect()
 }
 
 #[derive(Deserialize)]
