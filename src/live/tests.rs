@@ -22,7 +22,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         rewrite: None,
         host: None,
         timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None },
-        websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012 },
+        websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
     };
     Arc::new(route::Location {

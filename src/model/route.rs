@@ -199,6 +199,87 @@ pub struct WebSocket {
     pub origins: Vec<OriginPattern>,
     /// The Close code that tells a client to come back.
     pub reconnect_code: u16,
+    /// How old a tunnel becomes; `None` is any age.
+    pub max_age: Option<MaxAge>,
+    /// What is asked of the frames; `None` is nothing.
+    pub frames: Option<Arc<Frames>>,
+}
+
+/// How old a tunnel becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MaxAge {
+    /// In the mean.
+    pub age: Duration,
+    /// Each tunnel draws its own age, up to so many percent older or younger.
+    pub jitter_percent: u8,
+}
+
+impl MaxAge {
+    /// The age of one tunnel; `share`, 0 to 1, says where within the jitter.
+    pub fn draw(&self, share: f64) -> Duration {
+        let jitter = f64::from(self.jitter_percent) / 100.0;
+        self.age.mul_f64(1.0 + jitter * (2.0 * share - 1.0))
+    }
+}
+
+/// What is asked of the frames of a WebSocket beyond passing them on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Frames {
+    /// Pings of our own.
+    pub ping: Option<Ping>,
+    /// Limits on what clients send.
+    pub messages: MessageLimits,
+}
+
+/// Asks silent peers whether they live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ping {
+    /// After so long a silence.
+    pub interval: Duration,
+    /// A Pong, or anything else, must have come by then.
+    pub timeout: Duration,
+    /// Who is asked.
+    pub to: PingTo,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum PingTo {
+    /// The client.
+    Client,
+    /// The backend.
+    Backend,
+    /// Both.
+    Both,
+}
+
+impl Ping {
+    /// Whether the client, else the backend, is asked.
+    pub fn asks(&self, client: bool) -> bool {
+        match self.to {
+            PingTo::Client => client,
+            PingTo::Backend => !client,
+            PingTo::Both => true,
+        }
+    }
+}
+
+/// Limits on the messages of a client, as they are on the wire: with permessage-deflate, compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MessageLimits {
+    /// Bytes of the largest message, in all its fragments.
+    pub max_size: Option<u64>,
+    /// How many.
+    pub rate: Option<Rate>,
+}
+
+/// A rate of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Rate {
+    /// In the mean.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 /// An Origin that may open a WebSocket.

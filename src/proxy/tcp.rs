@@ -82,7 +82,8 @@ fn open(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, soc
         metrics: Arc::clone(&served.metrics),
         log: proxy.access.handshake(&handshake),
     };
-    let opening = Opening { identity, kind: Kind::Tcp, idle: route.idle, from_client: read, from_backend: Bytes::new() };
+    let opening =
+        Opening { identity, kind: Kind::Tcp, idle: route.idle, max_age: None, frames: None, from_client: read, from_backend: Bytes::new() };
     tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
 }
 

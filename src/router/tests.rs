@@ -256,7 +256,13 @@ fn subprotocols_and_upgrades_pass_as_listed() {
         rewrite: None,
         host: None,
         timeouts: route::Timeouts { connect: std::time::Duration::ZERO, handshake: std::time::Duration::ZERO, response: None, idle: None },
-        websocket: route::WebSocket { subprotocols: vec!["mqtt".into()], origins: vec![], reconnect_code: 1012 },
+        websocket: route::WebSocket {
+            subprotocols: vec!["mqtt".into()],
+            origins: vec![],
+            reconnect_code: 1012,
+            max_age: None,
+            frames: None,
+        },
         upgrades: vec!["spdy/3.1".into()],
     };
     let mut spec = (*location("a", prefix("/a"), Match::default())).clone();

@@ -52,16 +52,6 @@ pub struct Metrics {
     pub config_errors: Gauge,
     /// Router compilations: a change of endpoints alone makes none.
     pub router_compilations: Counter,
-    /// 1 while this replica holds the Lease and writes statuses.
-    pub leader: Gauge,
-    /// Times that this replica began or ceased to lead.
-    pub leader_transitions: Counter,
-    /// Writes of statuses by what came of them (`written`, `conflict`, `gone`, `failed`).
-    pub status_writes: Tally,
-    /// Statuses that are not yet as they should be.
-    pub status_pending: Gauge,
-    /// Events by what came of them (`written`, `dropped`, `failed`).
-    pub events: Tally,
 }
 
 /// The labels of a location's series.
@@ -91,6 +81,8 @@ pub struct LocationMetrics {
     pub refusals: Tally,
     /// From the head of a handshake to its 101.
     pub handshake_seconds: Histogram<12>,
+    /// From a Ping of ours to its Pong.
+    pub ping_rtt_seconds: Histogram<12>,
     /// From the head of a plain request to the head of its answer.
     pub response_seconds: Histogram<12>,
     /// Life of a tunnel, counted at its end.
@@ -117,6 +109,7 @@ impl Default for LocationMetrics {
             requests: ByStatusClass::default(),
             refusals: Tally::default(),
             handshake_seconds: Histogram::new(&ANSWER),
+            ping_rtt_seconds: Histogram::new(&ANSWER),
             response_seconds: Histogram::new(&ANSWER),
             tunnel_age_seconds: Histogram::new(&AGE),
             closes: Closes::default(),

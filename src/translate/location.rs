@@ -18,8 +18,8 @@ use crate::{
     model::{
         LocationKey,
         route::{
-            Action, HeaderEdits, Location, Match, PathPattern, Policy, Proxy, Redirect, RedirectPath, Rewrite, Static, StaticSource,
-            Timeouts, UpgradeMatch, ValueMatch, ValuePattern, WebSocket,
+            Action, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, PathPattern, Ping, PingTo, Policy, Proxy, Rate, Redirect,
+            RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern, WebSocket,
         },
     },
 };
@@ -32,6 +32,10 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 const RESPONSE: Duration = Duration::from_secs(60);
 /// "Service Restart": clients come back after it, as some do after neither 1001 nor 1011.
 const RECONNECT_CODE: u16 = 1012;
+/// To a Pong.
+const PONG: Duration = Duration::from_secs(10);
+/// Of the ages of tunnels.
+const JITTER_PERCENT: u8 = 20;
 
 /// Translates the location at a position of `spec.locations`; `None` where no request could be compared with it.
 ///
@@ -285,7 +289,44 @@ fn websocket(spec: Option<&api::WebSocket>) -> Result<WebSocket, String> {
         subprotocols: spec.subprotocols.iter().flatten().map(|name| name.as_str().into()).collect(),
         origins: origins.collect::<Result<_, _>>()?,
         reconnect_code,
+        max_age: max_age(&spec)?,
+        frames: frames(&spec)?.map(Arc::new),
     })
+}
+
+fn max_age(spec: &api::WebSocket) -> Result<Option<MaxAge>, String> {
+    let jitter_percent = spec.jitter_percent.unwrap_or(JITTER_PERCENT);
+    if jitter_percent > 100 {
+        return Err(format!("websocket.jitterPercent is {jitter_percent}: it takes 0 to 100"));
+    }
+    Ok(spec.max_age.and_then(api::Duration::non_zero).map(|age| MaxAge { age, jitter_percent }))
+}
+
+/// What is asked of the frames; `None` where that is nothing.
+fn frames(spec: &api::WebSocket) -> Result<Option<Frames>, String> {
+    let ping = spec.ping.as_ref().map(ping).transpose()?.flatten();
+    let messages = spec.messages.as_ref().map(messages).transpose()?.unwrap_or_default();
+    let frames = Frames { ping, messages };
+    Ok((frames != Frames::default()).then_some(frames))
+}
+
+fn ping(spec: &api::Ping) -> Result<Option<Ping>, String> {
+    let timeout = positive("websocket.ping.timeout", spec.timeout, PONG)?;
+    let to = match spec.to.unwrap_or(api::PingTo::Client) {
+        api::PingTo::Client => PingTo::Client,
+        api::PingTo::Backend => PingTo::Backend,
+        api::PingTo::Both => PingTo::Both,
+    };
+    Ok(spec.interval.and_then(api::Duration::non_zero).map(|interval| Ping { interval, timeout, to }))
+}
+
+fn messages(spec: &api::MessageLimits) -> Result<MessageLimits, String> {
+    let max_size = spec.max_size.as_ref().map(values::bytes).transpose().map_err(|wrong| format!("websocket.messages.maxSize {wrong}"))?;
+    if spec.burst.is_some() && spec.per_second.is_none() {
+        return Err("websocket.messages.burst needs perSecond".to_owned());
+    }
+    let rate = spec.per_second.map(|per_second| Rate { per_second, burst: spec.burst.unwrap_or(per_second) });
+    Ok(MessageLimits { max_size, rate })
 }
 
 fn files(context: Context<'_>, namespace: &str, spec: &api::Static, path: &PathPattern) -> Result<Static, Problem> {

@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Access, Backend, Drain, HealthCheck, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts, WebSocket};
+use crate::api::{Access, Backend, Drain, HealthCheck, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,6 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
         fields.extend(given("affinity", policy.affinity.as_ref()));
         fields.extend(health_and_drain(policy.health_check.as_ref(), policy.drain.as_ref()));
         fields.extend(timeouts(policy.timeouts.as_ref()));
-        fields.extend(websocket(policy.websocket.as_ref()));
     }
     fields
 }
@@ -77,16 +76,6 @@ fn timeouts(field: Option<&Timeouts>) -> Vec<&'static str> {
     named([(held, "timeouts.hold")])
 }
 
-fn websocket(field: Option<&WebSocket>) -> Vec<&'static str> {
-    let Some(WebSocket { ping, max_age, messages, .. }) = field else { return Vec::new() };
-    let pings = ping.as_ref().and_then(|ping| ping.interval).is_some_and(|interval| interval.non_zero().is_some());
-    named([
-        (pings, "websocket.ping"),
-        (max_age.is_some_and(|age| age.non_zero().is_some()), "websocket.maxAge"),
-        (messages.as_ref().is_some_and(|messages| *messages != Default::default()), "websocket.messages"),
-    ])
-}
-
 fn named<const N: usize>(used: [(bool, &'static str); N]) -> Vec<&'static str> {
     used.into_iter().filter_map(|(used, name)| used.then_some(name)).collect()
 }
@@ -108,12 +97,11 @@ mod tests {
             "affinity": {"header": "X-User"},
             "healthCheck": {"passive": {"maxFails": 1}},
             "timeouts": {"hold": "5s"},
-            "websocket": {"ping": {"interval": "30s"}, "maxAge": "1h", "messages": {"perSecond": 5}},
             "drain": {"by": "Application"},
             "limits": {"connections": 5},
             "access": {"allow": ["10.0.0.0/8"]},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 13);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 10);
         assert_eq!(fields(policy, Serves::Itself), ["limits", "access"]);
     }
 
@@ -122,7 +110,6 @@ mod tests {
         let policy = json!({
             "loadBalancing": {"policy": "RoundRobin", "slowStart": "0s"},
             "timeouts": {"hold": "0s", "idle": "5m"},
-            "websocket": {"maxAge": "0s", "ping": {"interval": "0s"}},
             "limits": {},
         });
         assert_eq!(fields(policy, Serves::Backends), [""; 0]);

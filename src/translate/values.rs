@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    api,
+    api::{self, IntOrString},
     model::{
         path::{PathError, escape_forbidden, spelled},
         pattern,
@@ -116,6 +116,30 @@ pub(super) fn origin(raw: &str) -> Result<OriginPattern, String> {
     Ok(OriginPattern::Host { scheme, host: host(name), port })
 }
 
+/// A number of bytes, plain or as a quantity with one of the suffixes of Kubernetes.
+pub(super) fn bytes(quantity: &IntOrString) -> Result<u64, String> {
+    let text = match quantity {
+        IntOrString::Int(number) => return u64::try_from(*number).map_err(|_| format!("is {number}: it takes 0 and more")),
+        IntOrString::String(text) => text,
+    };
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit: Option<u64> = match suffix {
+        "" => Some(1),
+        "k" => Some(1000),
+        "M" => Some(1000_u64.pow(2)),
+        "G" => Some(1000_u64.pow(3)),
+        "T" => Some(1000_u64.pow(4)),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        "Ti" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or_else(|| format!("is {text:?}: it takes bytes, or a quantity such as 64Ki or 1Mi"))
+}
+
 /// `host:port`, with its host in lower case and the port a number.
 pub(super) fn address(raw: &str) -> Result<Arc<str>, String> {
     let valid = raw.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port > 0);
@@ -204,6 +228,17 @@ mod tests {
             Ok(OriginPattern::Host { scheme: Some("https".into()), host: wildcard, port: Some(8443) })
         );
         assert!(origin("a.example:99999").is_err());
+    }
+
+    #[test]
+    fn bytes_may_be_a_quantity() {
+        let of = |text: &str| bytes(&IntOrString::String(text.into()));
+        assert_eq!(bytes(&IntOrString::Int(7)), Ok(7));
+        assert_eq!((of("7"), of("2k"), of("1Mi")), (Ok(7), Ok(2000), Ok(1 << 20)));
+        for bad in ["", "Mi", "1mi", "-1", "1.5Gi", "99999999999999999999", "99999999999Ti"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        assert!(bytes(&IntOrString::Int(-1)).is_err());
     }
 
     #[test]

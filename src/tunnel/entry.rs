@@ -24,9 +24,8 @@ pub(super) struct Entry {
     moved: [Meter; 2],
     active: AtomicU32,
     state: AtomicU8,
-    /// When it is to be closed; the reason is written before.
-    slot: AtomicU32,
-    reason: AtomicU8,
+    /// When it is to be closed, and why: a [`Slot`].
+    slot: AtomicU64,
     /// Of the tunnel's task; registered once, as a task keeps its waker.
     pub(super) waker: AtomicWaker,
 }
@@ -51,6 +50,26 @@ pub(super) enum State {
     Closing,
 }
 
+/// A turn to be closed and its reason in one word, so that the earliest of several orders wins with its own reason.
+#[derive(Clone, Copy, Debug)]
+struct Slot(u64);
+
+impl Slot {
+    const NEVER: Slot = Slot(u64::MAX);
+
+    fn new(tick: Tick, reason: Reason) -> Self {
+        Self(u64::from(tick.0) << 8 | reason as u64)
+    }
+
+    fn tick(self) -> Tick {
+        Tick(u32::try_from(self.0 >> 8).unwrap_or(u32::MAX))
+    }
+
+    fn reason(self) -> Reason {
+        Reason::of(self.0 as u8).unwrap_or(Reason::Shutdown)
+    }
+}
+
 impl Entry {
     pub(super) fn new(id: u64, now: Tick, identity: Identity) -> Self {
         Self {
@@ -60,8 +79,7 @@ impl Entry {
             moved: Default::default(),
             active: AtomicU32::new(now.0),
             state: AtomicU8::new(State::Open as u8),
-            slot: AtomicU32::new(Tick::NEVER.0),
-            reason: AtomicU8::new(0),
+            slot: AtomicU64::new(Slot::NEVER.0),
             waker: AtomicWaker::new(),
         }
     }
@@ -114,7 +132,7 @@ impl Entry {
 
     /// Orders the tunnel to close at `slot`, if that is sooner than what it was ordered before, and wakes it.
     pub(super) fn order(&self, slot: Tick, reason: Reason) {
-        self.reason.store(reason as u8, Ordering::Release);
+        let slot = Slot::new(slot, reason);
         if self.slot.fetch_min(slot.0, Ordering::AcqRel) > slot.0 {
             self.waker.wake();
         }
@@ -122,12 +140,12 @@ impl Entry {
 
     /// When the tunnel is to close, if it is.
     pub(super) fn slot(&self) -> Tick {
-        Tick(self.slot.load(Ordering::Acquire))
+        Slot(self.slot.load(Ordering::Acquire)).tick()
     }
 
     /// Why it is to close.
     pub(super) fn ordered_reason(&self) -> Reason {
-        if self.reason.load(Ordering::Acquire) == Reason::Idle as u8 { Reason::Idle } else { Reason::Shutdown }
+        Slot(self.slot.load(Ordering::Acquire)).reason()
     }
 
     pub(super) fn set_state(&self, state: State) {

@@ -8,7 +8,9 @@ pub mod clock;
 pub mod close;
 pub mod drain;
 mod entry;
+mod features;
 pub mod frame;
+mod gate;
 mod io;
 mod registry;
 mod relay;
@@ -26,7 +28,7 @@ pub use registry::{Registry, Row};
 
 use crate::{
     balance::Lease,
-    model::{LocationKey, ObjectRef},
+    model::{LocationKey, ObjectRef, route::Frames},
     telemetry::LocationMetrics,
 };
 
@@ -37,6 +39,8 @@ pub enum Kind {
     WebSocket {
         /// The Close code that tells a client to come back.
         reconnect_code: u16,
+        /// The two ends agreed on an extension, which may use the reserved bits of frames.
+        extensions: bool,
     },
     /// Another protocol after an upgrade.
     Opaque,
@@ -77,6 +81,10 @@ pub struct Opening {
     pub kind: Kind,
     /// Without a byte either way for this long it is closed; `None` is never.
     pub idle: Option<Duration>,
+    /// It is closed at this age; `None` is never.
+    pub max_age: Option<Duration>,
+    /// What is asked of its frames; `None` is nothing.
+    pub frames: Option<Arc<Frames>>,
     /// Read from the client already, not yet sent to the backend.
     pub from_client: Bytes,
     /// Read from the backend already, not yet sent to the client.

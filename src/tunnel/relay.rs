@@ -8,7 +8,7 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -21,9 +21,11 @@ use tokio::{
 use super::{
     Kind, Opening, Socket,
     clock::Tick,
-    close::{Closing, Goodbye, Sink, Source, other},
+    close::{Closing, Goodbye, Reason, Sink, Source, other},
     entry::{Entry, State},
+    features::{Due, Features},
     frame::Tally,
+    gate::{Event, Fault},
     registry::Registry,
     scratch,
     splice::Splice,
@@ -42,6 +44,9 @@ pub(super) struct Relay {
     lanes: [Lane; 2],
     closing: Closing,
     idle: Option<Duration>,
+    /// The end of its age.
+    old: Tick,
+    features: Option<Box<Features>>,
     /// What the tunnel's one Sleep is set to.
     armed: Tick,
     entry: Arc<Entry>,
@@ -86,28 +91,35 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
 impl Relay {
     /// Enters the tunnel into the registry.
     pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
-        let Opening { identity, kind, idle, from_client, from_backend } = opening;
+        let Opening { identity, kind, idle, max_age, frames, from_client, from_backend } = opening;
         let entry = registry.enter(identity);
-        let closing = match kind {
-            Kind::WebSocket { reconnect_code } => Closing::websocket(reconnect_code),
-            Kind::Opaque | Kind::Tcp => Closing::opaque(),
+        let now = registry.now();
+        let (closing, features) = match kind {
+            Kind::WebSocket { reconnect_code, extensions } => {
+                (Closing::websocket(reconnect_code), frames.map(|frames| Features::new(&frames, extensions, now)))
+            }
+            Kind::Opaque | Kind::Tcp => (Closing::opaque(), None),
         };
         let mut relay = Self {
             sockets: [client, backend],
             lanes: Default::default(),
             closing,
             idle,
+            old: max_age.map_or(Tick::NEVER, |age| now.after(age)),
+            features,
             armed: Tick::NEVER,
             entry,
             registry: Arc::clone(registry),
         };
-        let now = relay.registry.now();
         relay.read_ahead(Side::Client, from_client, now);
         relay.read_ahead(Side::Backend, from_backend, now);
         relay
     }
 
     fn read_ahead(&mut self, from: Side, bytes: Bytes, now: Tick) {
+        if self.features.is_some() {
+            return self.pass(from, &bytes, &mut Context::from_waker(Waker::noop()), now);
+        }
         let mut tally = Tally::default();
         let verdict = self.closing.received(from, &bytes, now, &mut tally);
         self.entry.meter(from, verdict.pass, &tally, now);
@@ -147,8 +159,12 @@ impl Relay {
         if !self.closing.is_open() {
             return self.closing.deadline();
         }
-        let idle = self.idle.map_or(Tick::NEVER, |idle| self.entry.active().after(idle));
-        idle.min(self.entry.slot())
+        let asking = self.features.as_ref().map_or(Tick::NEVER, |features| features.deadline());
+        self.idle_until().min(self.old).min(self.entry.slot()).min(asking)
+    }
+
+    fn idle_until(&self) -> Tick {
+        self.idle.map_or(Tick::NEVER, |idle| self.entry.active().after(idle))
     }
 
     fn expire(&mut self, now: Tick) {
@@ -159,11 +175,19 @@ impl Relay {
             self.closing.expired(now)
         } else if self.entry.slot() <= now {
             self.closing.order(self.entry.ordered_reason(), now)
+        } else if self.old <= now {
+            self.closing.order(Reason::MaxAge, now)
+        } else if self.idle_until() <= now {
+            self.closing.order(Reason::Idle, now)
         } else {
-            self.closing.order(super::close::Reason::Idle, now)
+            match self.features.as_mut().and_then(|features| features.due(now)) {
+                Some(Due::Silent(side)) => self.closing.silent(side, now),
+                Some(Due::Ask(side)) => return self.ask(side, now),
+                None => return,
+            }
         };
         self.entry.set_state(State::Closing);
-        self.say(goodbye);
+        self.say(goodbye, now);
     }
 
     /// Sets the Sleep to the earliest deadline. It is moved only to fire sooner, or when it has fired: not for each message.
@@ -228,6 +252,9 @@ impl Relay {
             let _ = lane.rest.split_to(written);
             self.entry.touch(now);
             self.closing.delivered(to, now);
+            if let Some(features) = &mut self.features {
+                features.delivered(to, now);
+            }
         }
         // The allocation goes with its last byte.
         lane.rest = Bytes::new();
@@ -280,16 +307,98 @@ impl Relay {
 
     fn end(&mut self, from: Side, how: Source, now: Tick) {
         let goodbye = self.closing.ended(from, how, now);
-        self.say(goodbye);
+        self.say(goodbye, now);
     }
 
+    /// What a side sent goes on, as far as it may.
     fn pass(&mut self, from: Side, chunk: &[u8], cx: &mut Context<'_>, now: Tick) {
+        let Some(features) = &mut self.features else { return self.forward(from, chunk, cx, now) };
+        features.heard(from, now);
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let Some(gate) = self.features.as_mut().and_then(|features| features.gate(from)) else {
+                return self.forward_around_ping(from, rest, cx, now);
+            };
+            if !self.closing.is_open() {
+                let held = gate.take_held();
+                self.forward(from, &held, cx, now);
+                return self.forward(from, rest, cx, now);
+            }
+            let step = gate.advance(rest, now);
+            if step.release || matches!(step.event, Some(Event::Fault(_))) {
+                let held = gate.take_held();
+                match step.event {
+                    // Nothing of what follows passes, but the client's answer to the Close is in it.
+                    Some(Event::Fault(fault)) => {
+                        self.forward_around_ping(from, &rest[..step.pass], cx, now);
+                        self.refuse(from, fault, now);
+                        self.forward(from, &held, cx, now);
+                        return self.forward(from, &rest[step.pass..], cx, now);
+                    }
+                    _ => self.forward_around_ping(from, &held, cx, now),
+                }
+            }
+            self.forward_around_ping(from, &rest[..step.pass], cx, now);
+            if step.event == Some(Event::Pong) {
+                self.answered(from);
+            }
+            rest = &rest[step.taken..];
+        }
+    }
+
+    /// The same with a Ping put in between two frames, where one waits for that.
+    fn forward_around_ping(&mut self, from: Side, chunk: &[u8], cx: &mut Context<'_>, now: Tick) {
+        let to = other(from);
+        let wanted = self.features.as_ref().is_some_and(|features| features.wants_to_ask(to));
+        let boundary = if wanted { self.closing.boundary(from, chunk) } else { None };
+        let Some(boundary) = boundary else { return self.forward(from, chunk, cx, now) };
+        self.forward(from, &chunk[..boundary], cx, now);
+        self.ask(to, now);
+        self.forward(from, &chunk[boundary..], cx, now);
+    }
+
+    fn refuse(&mut self, from: Side, fault: Fault, now: Tick) {
+        let reason = match fault {
+            Fault::Framing => Reason::Framing,
+            Fault::TooBig => Reason::TooBig,
+            Fault::TooMany => Reason::TooMany,
+        };
+        let goodbye = match from {
+            Side::Client => self.closing.fault(reason, now),
+            // A backend that speaks no WebSocket is none.
+            Side::Backend => self.closing.ended(Side::Backend, Source::Lost, now),
+        };
+        self.say(goodbye, now);
+    }
+
+    fn answered(&mut self, side: Side) {
+        if let Some(took) = self.features.as_mut().and_then(|features| features.answered(side)) {
+            self.entry.identity.metrics.ping_rtt_seconds.observe(took);
+        }
+    }
+
+    /// Puts a Ping behind what is on its way already, if that ends with a frame; else it waits for one that does.
+    fn ask(&mut self, side: Side, now: Tick) {
+        let from = other(side);
+        if !self.closing.is_open() || !self.closing.between_frames(from) {
+            return;
+        }
+        if let Some(features) = &mut self.features {
+            let ping = features.ask(side, now);
+            self.put(from, &ping);
+        }
+    }
+
+    fn forward(&mut self, from: Side, chunk: &[u8], cx: &mut Context<'_>, now: Tick) {
+        if chunk.is_empty() {
+            return;
+        }
         let mut tally = Tally::default();
         let verdict = self.closing.received(from, chunk, now, &mut tally);
         self.entry.meter(from, verdict.pass, &tally, now);
         self.learn(from, chunk.len());
         self.write(from, &chunk[..verdict.pass], cx);
-        self.say(verdict.say);
+        self.say(verdict.say, now);
     }
 
     /// Writes at once what the socket takes, and keeps the rest.
@@ -297,6 +406,10 @@ impl Relay {
         let to = other(from);
         let (socket, lane) = (&mut self.sockets[to as usize], &mut self.lanes[from as usize]);
         lane.unflushed = socket.is_tls();
+        if !lane.rest.is_empty() {
+            lane.rest = [&lane.rest[..], bytes].concat().into();
+            return;
+        }
         let mut left = bytes;
         while !left.is_empty() {
             match Pin::new(&mut *socket).poll_write(cx, left) {
@@ -311,11 +424,18 @@ impl Relay {
     }
 
     /// Puts a Close behind what is on its way already.
-    fn say(&mut self, goodbye: Option<Goodbye>) {
-        let Some(goodbye) = goodbye else { return };
-        let lane = &mut self.lanes[other(goodbye.to) as usize];
-        let frame = goodbye.frame(fastrand::u32(..).to_ne_bytes());
-        lane.rest = [&lane.rest[..], &frame].concat().into();
+    fn say(&mut self, goodbye: Option<Goodbye>, now: Tick) {
+        let mut next = goodbye;
+        while let Some(goodbye) = next {
+            self.put(other(goodbye.to), &goodbye.frame(fastrand::u32(..).to_ne_bytes()));
+            next = if goodbye.to == Side::Client { self.closing.told_client(now) } else { None };
+        }
+    }
+
+    /// Puts a frame of ours behind what is on its way from a side to the other.
+    fn put(&mut self, from: Side, frame: &[u8]) {
+        let lane = &mut self.lanes[from as usize];
+        lane.rest = [&lane.rest[..], frame].concat().into();
         lane.unflushed = true;
     }
 }
@@ -337,17 +457,19 @@ mod tests {
     use super::*;
     use crate::{
         balance::Lease,
-        model::{EndpointKey, LocationKey, ObjectRef, PoolKey},
+        model::{
+            EndpointKey, LocationKey, ObjectRef, PoolKey,
+            route::{Frames, MessageLimits, Ping, PingTo, Rate},
+        },
         telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
         tunnel::{
             Identity,
-            close::Reason,
             drain::{Filter, Order},
             open,
         },
     };
 
-    const WEBSOCKET: Kind = Kind::WebSocket { reconnect_code: 1012 };
+    const WEBSOCKET: Kind = Kind::WebSocket { reconnect_code: 1012, extensions: false };
     const IDLE: Duration = Duration::from_secs(60);
 
     /// The far ends of a tunnel.
@@ -370,7 +492,7 @@ mod tests {
             metrics: Arc::clone(metrics),
             log: None,
         };
-        Opening { identity, kind, idle: Some(IDLE), from_client: Bytes::new(), from_backend: Bytes::new() }
+        Opening { identity, kind, idle: Some(IDLE), max_age: None, frames: None, from_client: Bytes::new(), from_backend: Bytes::new() }
     }
 
     impl Bench {
@@ -605,6 +727,146 @@ mod tests {
         drop(bench.backend);
         bench.registry.emptied().await;
         assert_eq!(bench.metrics.unclean_ends.get("mid_frame"), 1);
+    }
+
+    /// A tunnel whose frames are looked at.
+    fn asked(frames: Frames) -> Bench {
+        Bench::with(WEBSOCKET, 1 << 20, |opening| {
+            opening.frames = Some(Arc::new(frames));
+            opening.idle = None;
+        })
+    }
+
+    fn pings(to: PingTo) -> Frames {
+        let ping = Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(10), to };
+        Frames { ping: Some(ping), messages: MessageLimits::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_asked_and_its_pong_goes_no_further() {
+        let mut bench = asked(pings(PingTo::Client));
+        for _ in 0..3 {
+            let mut ping = [0; 10];
+            bench.client.read_exact(&mut ping).await.unwrap();
+            assert_eq!(ping[..2], [0x89, 8]);
+            bench.client.write_all(&[masked(0x8a, b"its own"), masked(0x8a, &ping[2..]), masked(0x81, b"on")].concat()).await.unwrap();
+            expect(&mut bench.backend, &[masked(0x8a, b"its own"), masked(0x81, b"on")].concat()).await;
+        }
+        assert_eq!(bench.metrics.ping_rtt_seconds.count(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_answer_is_gone() {
+        let mut bench = asked(pings(PingTo::Client));
+        let begun = tokio::time::Instant::now();
+        assert_eq!(expect_close(&mut bench.backend).await, (1001, String::new()));
+        assert_eq!(begun.elapsed().as_secs(), 40);
+        bench.backend.write_all(&close(1001)).await.unwrap();
+        expect_fin(&mut bench.backend).await;
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.unclean_ends.get("ping_timeout"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_does_not_answer_is_gone_and_the_client_sent_elsewhere() {
+        let mut bench = asked(pings(PingTo::Backend));
+        assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+        let mut ping = [0; 14];
+        bench.backend.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping[..2], [0x89, 0x88], "masked: we are its client");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_waits_for_the_end_of_a_frame() {
+        let mut bench = asked(pings(PingTo::Client));
+        let frame = text("first words, then the others");
+        bench.backend.write_all(&frame[..9]).await.unwrap();
+        expect(&mut bench.client, &frame[..9]).await;
+        tokio::time::sleep(Duration::from_secs(35)).await;
+        bench.backend.write_all(&[&frame[9..], &text("next")].concat()).await.unwrap();
+        expect(&mut bench.client, &frame[9..]).await;
+        let mut ping = [0; 10];
+        bench.client.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping[..2], [0x89, 8]);
+        expect(&mut bench.client, &text("next")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_talks_is_not_asked() {
+        let mut bench = asked(pings(PingTo::Client));
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(25)).await;
+            bench.client.write_all(&masked(0x81, b"hi")).await.unwrap();
+            expect(&mut bench.backend, &masked(0x81, b"hi")).await;
+        }
+        bench.backend.write_all(&text("all you get")).await.unwrap();
+        expect(&mut bench.client, &text("all you get")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_too_big_ends_the_tunnel_for_both() {
+        let messages = MessageLimits { max_size: Some(10), rate: None };
+        let mut bench = asked(Frames { ping: None, messages });
+        bench.client.write_all(&[masked(0x81, b"0123456789"), masked(0x81, b"0123456789a"), masked_close(1000)].concat()).await.unwrap();
+        expect(&mut bench.backend, &masked(0x81, b"0123456789")).await;
+        assert_eq!(expect_close(&mut bench.backend).await, (1001, String::new()));
+        bench.backend.write_all(&close(1001)).await.unwrap();
+        assert_eq!(expect_close(&mut bench.client).await, (1009, "message is too big".into()));
+        expect_fin(&mut bench.client).await;
+        expect_fin(&mut bench.backend).await;
+        drop((bench.client, bench.backend));
+        bench.registry.emptied().await;
+        assert_eq!(bench.metrics.closes.get(Some(1009), Side::Client, Initiator::Proxy), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_messages_and_frames_that_are_none_have_codes_of_their_own() {
+        let messages = MessageLimits { max_size: None, rate: Some(Rate { per_second: 1, burst: 2 }) };
+        let mut bench = asked(Frames { ping: None, messages });
+        bench.client.write_all(&masked(0x81, b"hi").repeat(3)).await.unwrap();
+        assert_eq!(expect_close(&mut bench.client).await.0, 1008);
+        let mut bench = asked(Frames { ping: None, messages });
+        bench.client.write_all(&text("not masked")).await.unwrap();
+        assert_eq!(expect_close(&mut bench.client).await.0, 1002);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_with_the_handshake_is_looked_at_too() {
+        let messages = MessageLimits { max_size: Some(1), rate: None };
+        let mut bench = Bench::with(WEBSOCKET, 1 << 20, |opening| {
+            opening.frames = Some(Arc::new(Frames { ping: None, messages }));
+            opening.from_client = [masked(0x81, b"a"), masked(0x81, b"ab")].concat().into();
+        });
+        expect(&mut bench.backend, &masked(0x81, b"a")).await;
+        assert_eq!(expect_close(&mut bench.client).await.0, 1009);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_ends_at_its_age_however_busy_it_is() {
+        let mut bench = Bench::with(WEBSOCKET, 1 << 20, |opening| opening.max_age = Some(Duration::from_secs(100)));
+        let begun = tokio::time::Instant::now();
+        for _ in 0..9 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            bench.backend.write_all(&text("tick")).await.unwrap();
+            expect(&mut bench.client, &text("tick")).await;
+        }
+        assert_eq!(expect_close(&mut bench.client).await, (1012, "connection is old enough".into()));
+        assert_eq!(begun.elapsed().as_secs(), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_of_several_orders_wins() {
+        let mut bench = Bench::new(WEBSOCKET);
+        let now = tokio::time::Instant::now();
+        let order = |seconds, reason| {
+            let at = now + Duration::from_secs(seconds);
+            Order { filter: Filter::All, from: at, until: at, reason }
+        };
+        bench.registry.drain(&order(20, Reason::MaxAge));
+        bench.registry.drain(&order(10, Reason::Shutdown));
+        bench.registry.drain(&order(30, Reason::MaxAge));
+        assert_eq!(expect_close(&mut bench.client).await, (1012, "server is restarting".into()));
+        assert_eq!(now.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, SEC_WEBSOCKET_EXTENSIONS, UPGRADE},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -121,7 +121,10 @@ async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mu
     headers.insert(UPGRADE, HeaderValue::from_str(expected.token()).map_err(|_| Refusal::Internal)?);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let kind = match expected.is_websocket() {
-        true => Kind::WebSocket { reconnect_code: spec.websocket.reconnect_code },
+        true => Kind::WebSocket {
+            reconnect_code: spec.websocket.reconnect_code,
+            extensions: response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS),
+        },
         false => Kind::Opaque,
     };
     Ok(Outcome::Switched(response, Switch { kind, lease, backend: connection }))
@@ -147,10 +150,8 @@ impl Switch {
     pub fn open(self, registry: &Arc<Registry>, tunnelled: Tunnelled<'_>, client: Socket) {
         let (backend, from_backend) = self.backend.into_parts();
         let location = &tunnelled.served.location.spec;
-        let idle = match &location.action {
-            crate::model::route::Action::Proxy(spec) => spec.timeouts.idle,
-            _ => None,
-        };
+        let spec = location.proxy();
+        let websocket = spec.map(|spec| &spec.websocket);
         let identity = Identity {
             location: location.key.clone(),
             route: location.route.clone(),
@@ -161,7 +162,15 @@ impl Switch {
             metrics: Arc::clone(&tunnelled.served.metrics),
             log: tunnelled.log,
         };
-        let opening = Opening { identity, kind: self.kind, idle, from_client: tunnelled.from_client, from_backend };
+        let opening = Opening {
+            identity,
+            kind: self.kind,
+            idle: spec.and_then(|spec| spec.timeouts.idle),
+            max_age: websocket.and_then(|websocket| websocket.max_age).map(|limit| limit.draw(fastrand::f64())),
+            frames: websocket.and_then(|websocket| websocket.frames.clone()),
+            from_client: tunnelled.from_client,
+            from_backend,
+        };
         tunnel::open(registry, opening, client, Socket::Tcp(backend));
     }
 }

@@ -206,6 +206,30 @@ impl Closing {
         None
     }
 
+    /// The client did what it may not: nothing more of it passes, and it hears why.
+    pub fn fault(&mut self, reason: Reason, now: Tick) -> Option<Goodbye> {
+        if self.stage != Stage::Open {
+            return None;
+        }
+        self.lane(Side::Client).passing = Passing::Nothing;
+        self.order(reason, now)
+    }
+
+    /// A side does not answer: it is as if it were gone.
+    pub fn silent(&mut self, side: Side, now: Tick) -> Option<Goodbye> {
+        if self.stage == Stage::Open {
+            self.by = Some(initiator(side));
+            self.unclean = Some(Unclean::Silent);
+        }
+        self.ended(side, Source::Lost, now)
+    }
+
+    /// The client was told. Whose bytes go nowhere need not answer before the backend is told too.
+    pub fn told_client(&mut self, now: Tick) -> Option<Goodbye> {
+        let at_fault = self.reason.is_some_and(|reason| reason.fault().is_some());
+        (at_fault && self.stage == Stage::Client).then(|| self.tell_backend(now)).flatten()
+    }
+
     /// Time passed: whatever is due by `now`.
     pub fn expired(&mut self, now: Tick) -> Option<Goodbye> {
         let impatient = self.stage == Stage::Boundary && now >= self.patience;
@@ -274,6 +298,19 @@ impl Closing {
         self.stage == Stage::Open
     }
 
+    /// Whether a frame may follow what came from a side.
+    pub fn between_frames(&self, from: Side) -> bool {
+        let lane = &self.lanes[from as usize];
+        lane.sink == Sink::Open && lane.tracker.between_frames()
+    }
+
+    /// Where in a chunk from a side a frame may be put in, if anywhere.
+    pub fn boundary(&self, from: Side, chunk: &[u8]) -> Option<usize> {
+        let mut ahead = self.lanes[from as usize].tracker.clone();
+        let boundary = ahead.advance(chunk, Until::Frame, &mut Tally::default());
+        ahead.between_frames().then_some(boundary)
+    }
+
     /// Whether bytes are frames.
     pub fn has_frames(&self) -> bool {
         self.frames
@@ -339,7 +376,7 @@ impl Closing {
     fn say(&mut self, to: Side) -> Goodbye {
         let (code, reason) = match (to, self.reason) {
             (Side::Backend, _) => (GOING_AWAY, ""),
-            (Side::Client, Some(reason)) => (self.reconnect_code, reason.text()),
+            (Side::Client, Some(reason)) => (reason.fault().unwrap_or(self.reconnect_code), reason.text()),
             (Side::Client, None) => (self.reconnect_code, "backend is gone"),
         };
         let lane = self.lane(other(to));

@@ -9,11 +9,20 @@ const CONTROL_MAX: usize = 125;
 
 /// Why the proxy ends a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Reason {
     /// Not a byte either way for too long.
     Idle,
     /// This process ends.
     Shutdown,
+    /// It has reached its age.
+    MaxAge,
+    /// The client's frames are none.
+    Framing,
+    /// The client's message is larger than it may be.
+    TooBig,
+    /// The client sends more messages than it may.
+    TooMany,
 }
 
 impl Reason {
@@ -22,6 +31,27 @@ impl Reason {
         match self {
             Reason::Idle => "idle",
             Reason::Shutdown => "shutdown",
+            Reason::MaxAge => "max_age",
+            Reason::Framing => "framing",
+            Reason::TooBig => "message_too_big",
+            Reason::TooMany => "too_many_messages",
+        }
+    }
+
+    const ALL: [Reason; 6] = [Reason::Idle, Reason::Shutdown, Reason::MaxAge, Reason::Framing, Reason::TooBig, Reason::TooMany];
+
+    /// The reason of this number.
+    pub(in crate::tunnel) fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == number)
+    }
+
+    /// The code of a close that is the client's own fault; every other sends it elsewhere.
+    pub(super) fn fault(self) -> Option<u16> {
+        match self {
+            Reason::Framing => Some(1002),
+            Reason::TooBig => Some(1009),
+            Reason::TooMany => Some(1008),
+            Reason::Idle | Reason::Shutdown | Reason::MaxAge => None,
         }
     }
 
@@ -30,6 +60,10 @@ impl Reason {
         match self {
             Reason::Idle => "idle",
             Reason::Shutdown => "server is restarting",
+            Reason::MaxAge => "connection is old enough",
+            Reason::Framing => "not a WebSocket frame",
+            Reason::TooBig => "message is too big",
+            Reason::TooMany => "too many messages",
         }
     }
 }
@@ -105,6 +139,8 @@ pub enum Unclean {
     MidFrame,
     /// A Close of ours was not answered in time.
     CloseTimeout,
+    /// A Ping of ours was not answered in time.
+    Silent,
 }
 
 impl Unclean {
@@ -115,6 +151,7 @@ impl Unclean {
             Unclean::BackendGone => "backend_gone",
             Unclean::MidFrame => "mid_frame",
             Unclean::CloseTimeout => "close_timeout",
+            Unclean::Silent => "ping_timeout",
         }
     }
 }
