@@ -1,8 +1,10 @@
 # Two commands for a person in a hurry: `make demo` and `make test`. The rest is for those who change the code.
 CARGO ?= cargo
 TESTS ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= ghcr.io/carrick-dev/carrick:$(VERSION)
 
-.PHONY: demo test e2e check generate fuzz bench
+.PHONY: demo test e2e check generate image fuzz bench
 
 demo: ## builds Carrick and runs the recipe with everything embedded
 	$(CARGO) run --locked --release -- demo
@@ -22,6 +24,9 @@ generate: ## the files that come from commands; tests say when they are stale
 	$(CARGO) run --locked -- crd > target/wsroutes.yaml && mv target/wsroutes.yaml crds/wsroutes.yaml
 	$(CARGO) run --locked -- crd --reference > target/wsroute.md && mv target/wsroute.md docs/wsroute.md
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it golden
+
+image: ## the image as an archive, target/image/carrick.tar: for docker load, podman load, ctr images import (needs no engine)
+	packaging/image target/image/carrick.tar $(IMAGE) $$(packaging/build)
 
 fuzz: ## every fuzz target for a short while (needs a nightly toolchain)
 	fuzz/run $(SECONDS_EACH)
