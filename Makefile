@@ -24,6 +24,7 @@ generate: ## the files that come from commands; tests say when they are stale
 	$(CARGO) run --locked -- crd > target/wsroutes.yaml && mv target/wsroutes.yaml crds/wsroutes.yaml
 	$(CARGO) run --locked -- crd --reference > target/wsroute.md && mv target/wsroute.md docs/wsroute.md
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it golden
+	packaging/generate
 
 image: ## the image as an archive, target/image/carrick.tar: for docker load, podman load, ctr images import (needs no engine)
 	packaging/image target/image/carrick.tar $(IMAGE) $$(packaging/build)

@@ -1,0 +1,75 @@
+{{/* What is watched in each namespace, and what is written there. */}}
+{{- define "carrick.rules" -}}
+- apiGroups: [carrick.dev]
+  resources: [wsroutes]
+  verbs: [list, watch]
+- apiGroups: [carrick.dev]
+  resources: [wsroutes/status]
+  verbs: [patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+# Of type kubernetes.io/tls, and what routes name: certificates and keys, pages. RBAC knows no types.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get, list, watch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [referencegrants]
+  verbs: [list, watch]
+# The HTTP-01 solver of cert-manager.
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* What is cluster-scoped. */}}
+{{- define "carrick.clusterRules" -}}
+- apiGroups: [networking.k8s.io]
+  resources: [ingressclasses]
+  verbs: [list, watch]
+# Their annotations and labels: requireGrants, and the selectors of delegate.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end }}
+
+{{/* What is ours in our own namespace. A create knows no name yet. */}}
+{{- define "carrick.ownRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "carrick.fullname" . }}]
+  verbs: [get, update]
+{{- $published := include "carrick.publishService" . }}
+{{- if hasPrefix (printf "%s/" .Release.Namespace) $published }}
+- apiGroups: [""]
+  resources: [services]
+  resourceNames: [{{ splitList "/" $published | last }}]
+  verbs: [get, list, watch]
+{{- end }}
+{{- if .Values.manageTcpService }}
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [services]
+  resourceNames: [{{ include "carrick.fullname" . }}-tcp]
+  verbs: [get, patch, delete]
+{{- end }}
+{{- end }}
+
+{{/* A binding's end: to whom. */}}
+{{- define "carrick.subjects" -}}
+subjects:
+- kind: ServiceAccount
+  name: {{ include "carrick.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
