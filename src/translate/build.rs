@@ -98,7 +98,7 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
         let of_route = Wanted::of_route(context, draft.route);
         let settled = of_route.unanswered(context).is_empty();
         wanted.add(of_route);
-        let status = draft.report.into_status(draft.route.generation);
+        let status = draft.report.into_status(draft.route.generation, draft.route.uid.clone());
         statuses.insert(draft.route.id.clone(), RouteStatus { class: draft.class, settled, served: draft.served, ..status });
     }
     let unanswered = wanted.unanswered(context);

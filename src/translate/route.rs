@@ -2,6 +2,8 @@
 //!
 //! It never knows other objects. `index` makes it once, when the WsRoute is applied.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::objects::{Named, ReadRoute};
@@ -23,6 +25,8 @@ pub(super) struct Route {
     pub(super) id: ObjectRef,
     created: Option<Timestamp>,
     pub(super) generation: Option<i64>,
+    /// What tells it from one of the same name that was there before.
+    pub(super) uid: Option<Arc<str>>,
     /// Who wrote its status, where somebody did.
     pub(super) written: Option<Written>,
     pub(super) spec: WsRouteSpec,
@@ -52,6 +56,7 @@ impl Route {
             id,
             created: object.metadata.creation_timestamp.map(|time| time.0),
             generation: object.metadata.generation,
+            uid: object.metadata.uid.map(Arc::from),
             written,
             spec: object.spec,
             unreadable,

@@ -33,6 +33,9 @@ pub struct RouteStatus {
     /// The generation of the object that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The object's uid: another object of the same name is not what this is about.
+    #[serde(skip)]
+    pub uid: Option<Arc<str>>,
     /// `Accepted` and `ResolvedRefs`, and `Conflicted` where it is true.
     pub conditions: Vec<Condition>,
     /// Locations and `tcp` entries that are not served.
@@ -132,13 +135,13 @@ impl Report {
         self.add(problem);
     }
 
-    pub(super) fn into_status(self, observed_generation: Option<i64>) -> RouteStatus {
+    pub(super) fn into_status(self, observed_generation: Option<i64>, uid: Option<Arc<str>>) -> RouteStatus {
         let mut conditions = vec![
             self.condition(ConditionType::Accepted).unwrap_or_else(|| good(ConditionType::Accepted, Reason::Accepted)),
             self.condition(ConditionType::ResolvedRefs).unwrap_or_else(|| good(ConditionType::ResolvedRefs, Reason::ResolvedRefs)),
         ];
         conditions.extend(self.condition(ConditionType::Conflicted));
-        RouteStatus { observed_generation, conditions, locations: self.unserved, class: None, settled: true, served: false }
+        RouteStatus { observed_generation, uid, conditions, locations: self.unserved, class: None, settled: true, served: false }
     }
 
     /// The condition that all problems of a type make together: the reason of the first, the messages of them all.
