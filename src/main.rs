@@ -15,7 +15,12 @@ fn main() -> ExitCode {
     match app::run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // Commands that do not serve keep no log.
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!("{error:#}");
+            } else {
+                eprintln!("carrick: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

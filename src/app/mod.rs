@@ -3,6 +3,7 @@
 //! The one module that sees all others; nothing is decided here. `main` calls [`run`], the tests start [`Server`]s.
 
 mod echo;
+mod probe;
 mod server;
 mod settings;
 mod threads;
@@ -41,6 +42,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(echo) => echo::run(&echo),
         Command::Check(check) => run_check(&check),
         Command::Explain(explain) => run_explain(&explain),
+        Command::Probe(probe) => probe::run(&probe),
         Command::Crd(crd) => print(&if crd.reference { api::reference_markdown() } else { api::crd_yaml() }),
     }
 }

@@ -237,7 +237,13 @@ fn start_control(
             handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
             let (leading, is_leading) = watch::channel(false);
             let stop = CancellationToken::new();
-            let running = handle.spawn(k8s::lease::run(connection.clone(), settings::lease(&controller), leading, stop.clone()));
+            let running = handle.spawn(k8s::lease::run(
+                connection.clone(),
+                settings::lease(&controller),
+                leading,
+                stop.clone(),
+                Arc::clone(&metrics),
+            ));
             leader = Some(Leader { stop, running });
             let status = settings::status(&controller);
             handle.spawn(k8s::status::run(connection, status, latest.subscribe(), is_leading, Arc::clone(&metrics)));

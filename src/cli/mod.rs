@@ -44,6 +44,10 @@ pub enum Command {
     Check(Check),
     /// Translate the objects of a cluster as its controller does, and explain what a request would get
     Explain(Box<Explain>),
+    /// Ask a URL until it answers: for tests and health checks in an image without a shell
+    ///
+    /// Ends well at the first HTTP answer below 500, which it prints.
+    Probe(Probe),
     /// Print the custom resource definition of WsRoute
     Crd(Crd),
 }
@@ -127,6 +131,17 @@ pub struct Check {
     /// Names of listeners besides `default`, comma-separated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub listeners: Vec<String>,
+}
+
+/// `carrick probe`.
+#[derive(Clone, Debug, Args)]
+pub struct Probe {
+    /// What is asked, such as http://localhost:9180/readyz
+    #[arg(value_name = "URL")]
+    pub url: http::Uri,
+    /// How long no answer, or one of 500 and above, is asked again
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub within: crate::api::Duration,
 }
 
 /// `carrick crd`.

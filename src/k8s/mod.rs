@@ -4,6 +4,7 @@
 //! `control` and reads what came of them from one watch channel. `app` starts its tasks.
 
 mod client;
+pub mod election;
 pub mod lease;
 pub mod status;
 pub mod watch;

@@ -52,6 +52,11 @@ impl Scrape {
         page.gauge("generation", "Configurations published since the start", metrics.generation.get())?;
         page.gauge("config_errors", "WsRoutes that are not served as they ask for", metrics.config_errors.get())?;
         page.counter("router_compilations", "Times the router was compiled", metrics.router_compilations.get())?;
+        page.gauge("leader", "Whether this replica holds the Lease and writes statuses", metrics.leader.get())?;
+        page.counter("leader_transitions", "Times that this replica began or ceased to lead", metrics.leader_transitions.get())?;
+        page.outcomes("status_writes", "Writes of statuses to WsRoutes", &metrics.status_writes)?;
+        page.gauge("status_pending", "Statuses of WsRoutes that are not yet as they should be", metrics.status_pending.get())?;
+        page.outcomes("events", "Events about WsRoutes", &metrics.events)?;
         page.gauge("connections_open", "Client connections open", metrics.connections_open.get())?;
         page.gauge("connections_limit", "Client connections at which accepting pauses", metrics.connections_limit.get())?;
         page.counter("connections_accepted", "Client connections accepted", metrics.connections_accepted.get())?;
@@ -208,8 +213,16 @@ impl Page<'_> {
     }
 
     fn tally(&mut self, name: &str, help: &str, tally: &Tally) -> Result<(), Error> {
+        self.tally_by("reason", name, help, tally)
+    }
+
+    fn outcomes(&mut self, name: &str, help: &str, tally: &Tally) -> Result<(), Error> {
+        self.tally_by("result", name, help, tally)
+    }
+
+    fn tally_by(&mut self, label: &'static str, name: &str, help: &str, tally: &Tally) -> Result<(), Error> {
         let mut series = self.family(name, help, None, MetricType::Counter)?;
-        tally.iter().try_for_each(|(reason, count)| series.counter(&[("reason", reason)], count))
+        tally.iter().try_for_each(|(value, count)| series.counter(&[(label, value)], count))
     }
 
     fn counters(

@@ -52,6 +52,16 @@ pub struct Metrics {
     pub config_errors: Gauge,
     /// Router compilations: a change of endpoints alone makes none.
     pub router_compilations: Counter,
+    /// 1 while this replica holds the Lease and writes statuses.
+    pub leader: Gauge,
+    /// Times that this replica began or ceased to lead.
+    pub leader_transitions: Counter,
+    /// Writes of statuses by what came of them (`written`, `conflict`, `gone`, `failed`).
+    pub status_writes: Tally,
+    /// Statuses that are not yet as they should be.
+    pub status_pending: Gauge,
+    /// Events by what came of them (`written`, `dropped`, `failed`).
+    pub events: Tally,
 }
 
 /// The labels of a location's series.

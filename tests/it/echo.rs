@@ -1,4 +1,4 @@
-//! `carrick echo` as a process: what it says of itself, and both ways to end.
+//! `carrick echo` as a process, and `carrick probe` beside it: what they say, and how they end.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -71,4 +71,20 @@ async fn it_lingers_when_told_to() {
     echoes(&mut echo.connect().await, Message::text("new")).await;
     echo.signal(Signal::INT);
     assert!(echo.process.wait().unwrap().success());
+}
+
+fn probe(url: &str) -> (bool, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_carrick")).args(["probe", url]).output().unwrap();
+    let said = if done.status.success() { done.stdout } else { done.stderr };
+    (done.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_probe_says_what_it_was_answered_or_why_not() {
+    let echo = Echo::start(&[]);
+    assert_eq!(probe(&format!("http://{}/healthz", echo.address)), (true, "HTTP/1.1 200 OK\n".to_owned()));
+    let (well, said) = probe("http://127.0.0.1:1/");
+    assert!(!well && said.starts_with("carrick: 127.0.0.1:1 can not be connected to: "), "{said}");
+    let (well, said) = probe("ws://127.0.0.1:1/");
+    assert!(!well && said.contains("no URL of plain HTTP"), "{said}");
 }

@@ -3,6 +3,7 @@
 //! A failure names its seed; `SEED=n cargo test --test sim` runs that one alone.
 
 mod closing;
+mod election;
 mod frames;
 mod stream;
 
