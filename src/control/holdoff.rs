@@ -30,13 +30,10 @@ impl Holdoff {
         Some((self.last? + QUIET).min(self.first? + AT_MOST))
     }
 
-    /// Whether it is time, and if so, starts anew.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let due = self.deadline().is_some_and(|deadline| deadline <= now);
-        if due {
-            *self = Self::default();
-        }
-        due
+    /// If it is time, starts anew, and says since when something has waited.
+    pub fn take(&mut self, now: Instant) -> Option<Instant> {
+        self.deadline().filter(|deadline| *deadline <= now)?;
+        std::mem::take(self).first
     }
 }
 
@@ -59,11 +56,11 @@ mod tests {
         let mut holdoff = Holdoff::default();
         for at in [0, 10, 20] {
             holdoff.changed(start + ms(at));
-            assert!(!holdoff.take(start + ms(at)));
+            assert_eq!(holdoff.take(start + ms(at)), None);
         }
         assert_eq!(holdoff.deadline(), Some(start + ms(70)));
-        assert!(!holdoff.take(start + ms(69)));
-        assert!(holdoff.take(start + ms(70)));
+        assert_eq!(holdoff.take(start + ms(69)), None);
+        assert_eq!(holdoff.take(start + ms(70)), Some(start));
         assert_eq!(holdoff.deadline(), None);
     }
 
@@ -74,7 +71,7 @@ mod tests {
         let translated = (0..200).map(|n| start + ms(n * 10)).filter(|now| {
             let due = holdoff.take(*now);
             holdoff.changed(*now);
-            due
+            due.is_some()
         });
         assert_eq!(translated.count(), 3);
     }

@@ -7,7 +7,7 @@ mod holdoff;
 mod report;
 mod resolver;
 
-use std::{collections::BTreeSet, future::pending, sync::Arc};
+use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -18,7 +18,7 @@ use tracing::info;
 use crate::{
     live::Live,
     model::Table,
-    telemetry::Metrics,
+    telemetry::{Metrics, metrics::Applied},
     translate::{Change, Dirty, Index, Kind, Options, Translated},
 };
 use holdoff::Holdoff;
@@ -54,9 +54,9 @@ async fn drive(
             },
             change = resolver.next() => state.take(change),
             () = due(state.holdoff.deadline().filter(|_| state.is_complete())) => {
-                state.holdoff.take(Instant::now());
+                let began = state.holdoff.take(Instant::now());
                 let last = latest.borrow().clone();
-                let next = state.translate(&options, &last);
+                let (next, lane) = state.translate(&options, &last);
                 resolver.want(next.names.keys());
                 report::log(&last, &next, &options);
                 report::count(&next, metrics);
@@ -66,6 +66,7 @@ async fn drive(
                 }
                 state.published = true;
                 if let Some(generation) = publish(next.table.clone()) {
+                    lane.applied(metrics).0.observe(began.map_or(Duration::ZERO, |began| began.elapsed()));
                     info!(generation, hosts = next.table.hosts.len(), pools = next.table.pools.len(), "serving a new configuration");
                 }
                 latest.send_replace(next);
@@ -107,12 +108,34 @@ impl State {
         self.listed.len() == Kind::ALL.len()
     }
 
-    /// All of it, or the lane of endpoints alone.
-    fn translate(&mut self, options: &Options, last: &Translated) -> Arc<Translated> {
+    /// By the lane that does for what has changed.
+    fn translate(&mut self, options: &Options, last: &Translated) -> (Arc<Translated>, Lane) {
         let dirty = std::mem::take(&mut self.dirty);
-        let next = if dirty.routes || !self.translated { self.index.translate(options) } else { self.index.refresh(options, last) };
+        let lane = if dirty.routes || !self.translated { Lane::Routes } else { Lane::Endpoints };
         self.translated = true;
-        Arc::new(next)
+        let next = match lane {
+            Lane::Routes => self.index.translate(options),
+            Lane::Endpoints => self.index.refresh(options, last),
+        };
+        (Arc::new(next), lane)
+    }
+}
+
+/// How much is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// All of it.
+    Routes,
+    /// The endpoints alone.
+    Endpoints,
+}
+
+impl Lane {
+    fn applied(self, metrics: &Metrics) -> &Applied {
+        match self {
+            Lane::Routes => &metrics.routes_applied,
+            Lane::Endpoints => &metrics.endpoints_applied,
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use prometheus_client::{
 
 use super::{
     counter::{Histogram, Tally},
-    metrics::{ByOpcode, LocationLabels, LocationMetrics, Metrics, Observed, Opcode},
+    metrics::{Applied, ByOpcode, LocationLabels, LocationMetrics, Metrics, Observed, Opcode},
+    watch::WatchMetrics,
 };
 
 /// The Content-Type of what [`expose`] prints.
@@ -39,6 +40,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut page = Page(encoder);
         self.process(&mut page)?;
+        self.watches(&mut page)?;
         self.observed(&mut page)?;
         self.requests(&mut page)?;
         self.tunnels(&mut page)
@@ -63,6 +65,40 @@ impl Scrape {
         page.tally("connections_refused", "Client connections closed before a request", &metrics.connections_refused)?;
         page.tally("accept_pauses", "Times that accepting stopped", &metrics.accept_pauses)?;
         page.counter("access_log_dropped", "Lines of the access log that nobody took in time", metrics.access_log_dropped.get())
+    }
+
+    fn watches(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let watches = self.metrics.watches();
+        let each = |print: &mut Print<'_>| {
+            watches.iter().try_for_each(|((kind, namespace), watch)| print([("kind", *kind), ("namespace", &**namespace)], watch))
+        };
+        page.gauges("watch_up", "Whether a kind is listed and watched; an empty namespace is all of them", None, |series| {
+            each(&mut |labels, watch| series.gauge(&labels, watch.up.get()))
+        })?;
+        page.gauges("watch_objects", "Objects of a watched kind", None, |series| {
+            each(&mut |labels, watch| series.gauge(&labels, watch.objects.get()))
+        })?;
+        page.counters("watch_events", "Changes that the API server told", None, |series| {
+            each(&mut |labels, watch| series.counter(&labels, watch.events.get()))
+        })?;
+        page.counters("watch_lists", "Full lists that were read", None, |series| {
+            each(&mut |labels, watch| series.counter(&labels, watch.lists.get()))
+        })?;
+        page.counters("watch_errors", "Lists and watches that failed", None, |series| {
+            each(&mut |[kind, namespace], watch| {
+                watch.errors.iter().try_for_each(|(reason, count)| series.counter(&[kind, namespace, ("reason", reason)], count))
+            })
+        })?;
+        let mut series = page.family(
+            "config_apply",
+            "From the first of some changes to the configuration that has them",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        let lanes = [("routes", &self.metrics.routes_applied), ("endpoints", &self.metrics.endpoints_applied)];
+        lanes.into_iter().try_for_each(|(lane, Applied(histogram))| {
+            series.histogram(&[("lane", lane)], histogram.sum_seconds(), histogram.count(), &histogram.buckets())
+        })
     }
 
     fn observed(&self, page: &mut Page<'_>) -> Result<(), Error> {
@@ -187,6 +223,8 @@ impl Scrape {
 }
 
 type Label<'a> = (&'static str, &'a str);
+/// Prints the series of a watch.
+type Print<'a> = dyn FnMut([Label<'_>; 2], &WatchMetrics) -> Result<(), Error> + 'a;
 
 fn location_labels(labels: &LocationLabels) -> [Label<'_>; 3] {
     [("route_namespace", &*labels.route_namespace), ("route", &*labels.route), ("location", &*labels.location)]

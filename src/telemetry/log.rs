@@ -47,10 +47,14 @@ pub enum LogError {
     AlreadyStarted,
 }
 
+/// The client of the API server logs each failed request as an error, however often it is tried again. We say what it means, once.
+const SILENT: &str = "kube_client=off";
+
 /// Starts the log for the whole process: `filter` is a level or a list of directives, as in `RUST_LOG`.
 pub fn init(filter: &str, format: Format) -> Result<(), LogError> {
-    let parsed =
-        EnvFilter::try_new(filter).map_err(|error| LogError::Filter { filter: filter.into(), reason: error.to_string().into() })?;
+    // What is asked for comes last, and wins.
+    let parsed = EnvFilter::try_new([SILENT, filter].join(","))
+        .map_err(|error| LogError::Filter { filter: filter.into(), reason: error.to_string().into() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     match format {
         Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

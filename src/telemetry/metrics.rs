@@ -3,12 +3,19 @@
 //! It never knows routes or tunnels: what is counted elsewhere (open tunnels, certificates, pools) is handed in at the scrape as
 //! [`Observed`]. `live` asks for a location's counters once per configuration, the data path adds to them, `admin` exposes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::counter::{Counter, Gauge, Histogram, Tally};
+use super::{
+    counter::{Counter, Gauge, Histogram, Tally},
+    watch::WatchMetrics,
+};
 
 /// Series of a removed location are still exposed this long, so that the last scrape gets their last values.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -28,10 +35,14 @@ static ANSWER: [Duration; 12] = millis([1, 3, 5, 10, 30, 100, 300, 1_000, 3_000,
 /// A tunnel's life: a second to a week.
 static AGE: [Duration; 10] = millis([1_000, 10_000, 60_000, 300_000, 900_000, 3_600_000, 10_800_000, 43_200_000, 86_400_000, 604_800_000]);
 
+/// From a change to what is served of it: the hold-off is 50 to 500 ms of it.
+static APPLY: [Duration; 10] = millis([10, 25, 50, 75, 100, 250, 500, 1_000, 2_500, 5_000]);
+
 /// Everything that is counted. Built once, shared by both halves.
 #[derive(Debug, Default)]
 pub struct Metrics {
     locations: Mutex<HashMap<LocationLabels, Known>>,
+    watches: Mutex<BTreeMap<WatchLabels, Arc<WatchMetrics>>>,
     /// Requests that no location took: their refusals, statuses and times, under empty labels.
     pub unrouted: Arc<LocationMetrics>,
     /// Client connections accepted.
@@ -62,7 +73,24 @@ pub struct Metrics {
     pub status_pending: Gauge,
     /// Events by what came of them (`written`, `dropped`, `failed`).
     pub events: Tally,
+    /// From the first change to the configuration that has it, where locations, hosts or certificates were translated.
+    pub routes_applied: Applied,
+    /// The same, where endpoints alone had changed.
+    pub endpoints_applied: Applied,
 }
+
+/// How long changes took to be served.
+#[derive(Debug)]
+pub struct Applied(pub Histogram<10>);
+
+impl Default for Applied {
+    fn default() -> Self {
+        Self(Histogram::new(&APPLY))
+    }
+}
+
+/// The labels of a watch: kind and namespace, which is empty for all of them.
+type WatchLabels = (&'static str, Box<str>);
 
 /// The labels of a location's series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -325,6 +353,18 @@ impl Metrics {
         let known = locations.entry(labels).or_insert_with(|| Known { metrics: Arc::default(), unused_since: None });
         known.unused_since = None;
         known.metrics.clone()
+    }
+
+    /// The counters of the watch of a kind in a namespace, or in all where it is empty.
+    pub fn watch(&self, kind: &'static str, namespace: &str) -> Arc<WatchMetrics> {
+        self.watches.lock().entry((kind, namespace.into())).or_default().clone()
+    }
+
+    /// The watches that somebody holds.
+    pub fn watches(&self) -> Vec<(WatchLabels, Arc<WatchMetrics>)> {
+        let watches = self.watches.lock();
+        let held = watches.iter().filter(|(_, metrics)| Arc::strong_count(metrics) > 1);
+        held.map(|(labels, metrics)| (labels.clone(), metrics.clone())).collect()
     }
 
     /// Every location that is in use or was lately, by name; forgets those unused for long.

@@ -8,6 +8,8 @@ pub mod counter;
 pub mod expose;
 pub mod log;
 pub mod metrics;
+pub mod watch;
 
 pub use access::AccessLog;
 pub use metrics::{LocationMetrics, Metrics};
+pub use watch::WatchMetrics;
