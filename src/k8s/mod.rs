@@ -3,10 +3,19 @@
 //! The only module with a `kube::Client`. It never knows what is served: it hands [`Change`](crate::translate::Change)s to
 //! `control` and reads what came of them from one watch channel. `app` starts its tasks.
 
+mod backoff;
 mod client;
 pub mod election;
+mod fetch;
+mod kinds;
 pub mod lease;
+mod list;
+mod list_watch;
+mod merge;
+mod outage;
+mod request;
 pub mod status;
 pub mod watch;
 
 pub use client::{Access, ConnectError, Connection, connect};
+pub use list::{ListError, list, look_up};
