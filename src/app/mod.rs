@@ -25,9 +25,13 @@ pub use server::{Addresses, Server, Source};
 
 use crate::{
     api, check,
-    cli::{ADMIN_BIND, Check, Command, Controller, Demo, Explain, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone, TcpPorts},
+    cli::{
+        ADMIN_BIND, Check, Cluster, Command, Controller, Demo, Explain, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone, TcpPorts,
+    },
     demo, k8s,
+    model::Table,
     telemetry::log::{self, LogError},
+    translate::{Index, Options, Translated},
 };
 
 /// Of the controller: endpoints and load balancers take a while to forget a pod.
@@ -93,12 +97,34 @@ fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
     Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// What `carrick check --request` says, of the objects of a cluster.
 fn run_explain(explain: &Explain) -> anyhow::Result<ExitCode> {
+    let options = settings::explain_options(explain);
+    // Before anything is asked for: what is no request is the user's mistake.
+    check::explain(&Table::default(), &explain.requests, &explain.headers)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let _connection = k8s::connect(&settings::access(&explain.cluster)).await?;
-        Ok(ExitCode::SUCCESS)
-    })
+    let translated = runtime.block_on(translate_cluster(&explain.cluster, &options))?;
+    let mut text = String::new();
+    for answer in check::explain(&translated.table, &explain.requests, &explain.headers)? {
+        text.push_str(&answer);
+        text.push('\n');
+    }
+    print(&text)
+}
+
+/// What is served of the objects that a cluster has now, looked-up ones among them.
+async fn translate_cluster(cluster: &Cluster, options: &Options) -> anyhow::Result<Translated> {
+    let connection = k8s::connect(&settings::access(cluster)).await?;
+    let scope = settings::scope(cluster);
+    let mut index = Index::default();
+    for change in k8s::list(&connection, &scope).await? {
+        index.apply(change);
+    }
+    let wanted = index.translate(options).wanted;
+    for change in k8s::look_up(&connection, &scope, &wanted).await? {
+        index.apply(change);
+    }
+    Ok(index.translate(options))
 }
 
 /// This port of loopback if nobody has it, else any free one.

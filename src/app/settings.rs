@@ -10,7 +10,7 @@ use std::{
 
 use super::server::Addresses;
 use crate::{
-    cli::{self, Check, Cluster, Controller, Flags, Switch, TcpPorts, Translation},
+    cli::{self, Check, Cluster, Controller, Explain, Flags, Switch, TcpPorts, Translation},
     k8s,
     model::PoolKey,
     proxy::{self, ListenerSettings, Settings, files::Layout, gate},
@@ -91,13 +91,27 @@ pub fn server_options(flags: &Flags, translation: &Translation, addresses: &Addr
 
 /// The translation of `carrick controller`.
 pub fn controller_options(flags: &Flags, cluster: &Cluster, addresses: &Addresses) -> Options {
-    let translation = Translation {
+    let options = server_options(flags, &cluster_translation(cluster), addresses);
+    Options { allow_directories: flags.static_root.is_some(), ..of_cluster(cluster, options) }
+}
+
+/// The translation for `carrick explain`, which knows only those flags of the controller that it has itself.
+pub fn explain_options(explain: &Explain) -> Options {
+    let cluster = &explain.cluster;
+    let listeners = BTreeMap::from([(DEFAULT_LISTENER.into(), HasHttps::Yes)]);
+    of_cluster(cluster, options(&cluster_translation(cluster), TcpPorts::default(), listeners))
+}
+
+fn cluster_translation(cluster: &Cluster) -> Translation {
+    Translation {
         ingress_class: cluster.ingress_class.clone(),
         backends: Vec::new(),
         allow_addresses: Some(cluster.allow_addresses),
         host_ownership: cluster.host_ownership,
-    };
-    let options = server_options(flags, &translation, addresses);
+    }
+}
+
+fn of_cluster(cluster: &Cluster, options: Options) -> Options {
     let controller: Arc<str> = cluster.controller_name.as_str().into();
     // Roles can't read IngressClasses: without a name nothing would be ours.
     let by_name = (!cluster.watch_namespaces.is_empty()).then_some(DEFAULT_CLASS);
@@ -105,13 +119,7 @@ pub fn controller_options(flags: &Flags, cluster: &Cluster, addresses: &Addresse
         Some(name) => ClassFilter::Class { name: name.into(), controller },
         None => ClassFilter::Controller(controller),
     };
-    Options {
-        class,
-        allow_directories: flags.static_root.is_some(),
-        require_grants: cluster.require_grants,
-        lookup: Lookup::OnDemand,
-        ..options
-    }
+    Options { class, require_grants: cluster.require_grants, lookup: Lookup::OnDemand, ..options }
 }
 
 /// The way to the API server.

@@ -46,10 +46,14 @@ fn of_changes(
         index.apply(change);
     }
     let translated = index.translate(options);
-    let router = Router::compile(&translated.table);
-    let explain = |line: &String| Ok(Request::parse(line, headers)?.explain(&router, &translated.table));
-    let answers = requests.iter().map(explain).collect::<Result<_, _>>()?;
+    let answers = explain(&translated.table, requests, headers)?;
     Ok(CheckReport { faults, translated, answers })
+}
+
+/// What becomes of each request, each sent with all of the header fields.
+pub fn explain(table: &Table, requests: &[String], headers: &[String]) -> Result<Vec<String>, RequestError> {
+    let router = Router::compile(table);
+    requests.iter().map(|line| Ok(Request::parse(line, headers)?.explain(&router, table))).collect()
 }
 
 impl CheckReport {
