@@ -16,7 +16,10 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,8 @@ pub struct ApiServer {
     at: SocketAddr,
     /// Cancelled when it is stopped: connections end without a word.
     life: Mutex<CancellationToken>,
+    /// Tells by its end that the port is free again.
+    port: Mutex<Option<Receiver<()>>>,
     runtime: Option<Runtime>,
     folder: TempDir,
 }
@@ -79,7 +84,7 @@ impl ApiServer {
         let listener = listen("127.0.0.1:0".parse().unwrap(), &runtime);
         let at = listener.local_addr().unwrap();
         let folder = TempDir::new().unwrap();
-        let server = Self { shared, at, life: Mutex::default(), runtime: Some(runtime), folder };
+        let server = Self { shared, at, life: Mutex::default(), port: Mutex::default(), runtime: Some(runtime), folder };
         server.write_kubeconfig("token: of-the-tests");
         server.serve(listener);
         server
@@ -179,6 +184,10 @@ impl ApiServer {
     /// Refuses connections from now on, and cuts those that are open.
     pub fn stop(&self) {
         self.life.lock().cancel();
+        if let Some(port) = self.port.lock().take() {
+            // Nothing is ever sent: the error is the end that is waited for.
+            let _ = port.recv();
+        }
     }
 
     /// Serves again after [`stop`](Self::stop), on the same port, with all that it had.
@@ -236,7 +245,11 @@ impl ApiServer {
 
     fn serve(&self, listener: TcpListener) {
         let (shared, life) = (Arc::clone(&self.shared), self.life.lock().clone());
+        let (held, port) = channel::<()>();
+        *self.port.lock() = Some(port);
         self.runtime.as_ref().unwrap().spawn(async move {
+            let _held = held;
+            let listener = listener; // declared later, dropped first
             loop {
                 let socket = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap().0,
