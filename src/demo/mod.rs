@@ -52,7 +52,8 @@ pub async fn serve_alone(listener: TcpListener, name: &str, chat: bool) {
 
 /// The recipe's manifests, with these servers as endpoints, the demo's page, and `tcp_port` in the place of 9000.
 pub fn manifests(servers: &Servers, tcp_port: u16) -> String {
-    let recipe = RECIPE.split("\n---\n").filter(|document| !document.contains("\nkind: ConfigMap\n"));
+    let ours = |document: &&str| !document.contains("\nkind: ConfigMap\n") && !document.contains("\nkind: Deployment\n");
+    let recipe = RECIPE.split("\n---\n").filter(ours);
     let recipe = recipe.map(|document| document.replace("- port: 9000 ", &format!("- port: {tcp_port} ")));
     let endpoints = servers.servers.iter().flat_map(|server| server.services.map(|service| endpoint_slice(server, service).to_string()));
     let page = json!({
@@ -186,6 +187,7 @@ mod tests {
         let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
         let of = |kind: &str| documents.iter().filter(|document| document["kind"] == kind).collect::<Vec<_>>();
         assert_eq!(of("Service").len(), 3);
+        assert!(of("Deployment").is_empty(), "these servers are no pods");
         assert_eq!(of("WsRoute")[0]["spec"]["tcp"][0]["port"], 9123);
         let [page] = of("ConfigMap")[..] else { panic!("one page") };
         assert_eq!(page["data"]["index.html"], INDEX);
