@@ -1,4 +1,4 @@
-"""Carrick as a real process on free ports, and WebSocket servers of two languages behind it."""
+"""Carrick as a real process on free ports with WebSocket servers of two languages behind it, and Carrick in a real cluster."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ import tempfile
 import threading
 
 import pytest
+
+import cluster as clusters
 
 HERE = pathlib.Path(__file__).parent
 CARRICK = os.environ["CARRICK"]
@@ -126,3 +128,45 @@ def node_client():
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The cluster of KUBECONFIG, with the definitions that Carrick reads."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("no cluster: KUBECONFIG is not set")
+    with clusters.connected() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def carrick(cluster):
+    """The release that most tests share: two replicas, with layer-4 ports and a Service that it keeps for them."""
+    with cluster.namespace("main", clusters.RESTRICTED) as namespace:
+        release = clusters.Release(cluster, "main", namespace, {"tcpPorts": "9000-9099", "manageTcpService": True})
+        with release.installed():
+            yield release
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster, request):
+    """A namespace of the module's own."""
+    with cluster.namespace(request.module.__name__.removeprefix("test_cluster_").replace("_", "-"), clusters.RESTRICTED) as name:
+        yield name
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that failed tells what the pods said."""
+    report = yield
+    if report.failed:
+        for release in clusters.Release.live:
+            report.sections += [(f"log of {pod}", text) for pod, text in release.logs()]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    if clusters.FINDINGS:
+        terminalreporter.section("what was measured")
+        for line in clusters.FINDINGS:
+            terminalreporter.write_line(line)
