@@ -118,6 +118,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and (ne (toString .Values.tcpPorts) "off") .Values.manageTcpService .Values.service.tcpPorts }}
 {{- fail "service.tcpPorts and manageTcpService are two ways to do one thing: give one of them" }}
 {{- end }}
+{{- if and .Values.watchNamespaces .Values.publishService.pathOverride }}
+{{- if not (has (splitList "/" .Values.publishService.pathOverride | first) .Values.watchNamespaces) }}
+{{- fail (printf "publishService.pathOverride %s is in none of watchNamespaces, so that it could not be read" .Values.publishService.pathOverride) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.watchNamespaces .Values.defaultTlsSecret }}
 {{- if not (has (splitList "/" .Values.defaultTlsSecret | first) .Values.watchNamespaces) }}
 {{- fail (printf "defaultTlsSecret %s is in none of watchNamespaces, so that it could not be read" .Values.defaultTlsSecret) }}

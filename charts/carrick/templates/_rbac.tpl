@@ -23,9 +23,14 @@
 - apiGroups: [networking.k8s.io]
   resources: [ingresses]
   verbs: [list, watch]
+{{ include "carrick.eventRules" . }}
+{{- end }}
+
+{{/* Events about an object are in its namespace; one that is there already is counted up. */}}
+{{- define "carrick.eventRules" -}}
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, get, patch]
 {{- end }}
 
 {{/* What is cluster-scoped. */}}
@@ -48,12 +53,13 @@
   resources: [leases]
   resourceNames: [{{ include "carrick.fullname" . }}]
   verbs: [get, update]
-{{- $published := include "carrick.publishService" . }}
-{{- if hasPrefix (printf "%s/" .Release.Namespace) $published }}
+{{- $name := include "carrick.fullname" . }}
+{{- if .Values.watchNamespaces }}
 - apiGroups: [""]
   resources: [services]
-  resourceNames: [{{ splitList "/" $published | last }}]
-  verbs: [get, list, watch]
+  resourceNames: [{{ $name }}, {{ $name }}-tcp]
+  verbs: [list, watch]
+{{ include "carrick.eventRules" . }}
 {{- end }}
 {{- if .Values.manageTcpService }}
 - apiGroups: [""]
@@ -61,8 +67,8 @@
   verbs: [create]
 - apiGroups: [""]
   resources: [services]
-  resourceNames: [{{ include "carrick.fullname" . }}-tcp]
-  verbs: [get, patch, delete]
+  resourceNames: [{{ $name }}-tcp]
+  verbs: [update, delete]
 {{- end }}
 {{- end }}
 
