@@ -200,7 +200,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::translate::{Event, objects::Named};
+    use crate::translate::{Event, Kind, objects::Named};
 
     fn service(name: &str) -> String {
         format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: 80}}]}}\n")
@@ -219,7 +219,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("a.yaml"), service("a")).unwrap();
         let mut folder = Folder::new(vec![root.path().to_owned()]);
-        assert_eq!(folder.scan().changes.len(), 8);
+        assert_eq!(folder.scan().changes.len(), Kind::ALL.len());
         assert_eq!(folder.scan().changes.len(), 0);
         fs::write(root.path().join("b.yml"), service("b")).unwrap();
         fs::write(root.path().join("notes.txt"), "kind: [").unwrap();
@@ -275,7 +275,7 @@ mod tests {
         let mut folder = Folder::new(vec!["/nowhere/at/all".into()]);
         let scan = folder.scan();
         assert_eq!(scan.faults.len(), 1);
-        assert_eq!(scan.changes.len(), 8);
+        assert_eq!(scan.changes.len(), Kind::ALL.len());
         assert_eq!(folder.scan().faults, []);
     }
 

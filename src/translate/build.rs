@@ -3,14 +3,15 @@
 //! It never knows what a location does. `Index::translate` calls it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry, hash_map},
     sync::Arc,
 };
 
 use super::{
-    Index, Options, RouteStatus, Translated, Wanted,
+    Index, Options, RouteStatus, Translated, Wanted, acme,
     class::{Classes, Whose},
-    layer4, location,
+    layer4::{self, Ports},
+    location,
     lookup::Known,
     ownership::{self, Claim, Owners, Permit},
     pools, precedence,
@@ -50,8 +51,8 @@ struct Candidate {
 }
 
 /// A virtual host on its way into the table.
-#[derive(Default)]
-struct HostDraft {
+#[derive(Clone, Default)]
+pub(super) struct HostDraft {
     locations: Vec<Arc<Location>>,
     /// Who has a path and match already.
     taken: HashMap<(PathPattern, Match), ObjectRef>,
@@ -59,7 +60,7 @@ struct HostDraft {
     tls: Option<(ObjectRef, HostTls)>,
 }
 
-type Hosts = BTreeMap<(Arc<str>, HostPattern), HostDraft>;
+pub(super) type Hosts = BTreeMap<(Arc<str>, HostPattern), HostDraft>;
 
 /// The whole translation.
 pub(super) fn translate(index: &Index, options: &Options) -> Translated {
@@ -80,17 +81,19 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     let owners = Owners::new(index, options, &claims);
 
     let mut hosts = Hosts::new();
+    let mut ports = Ports::default();
     for (draft, patterns) in drafts.iter_mut().zip(&hosts_of) {
         for host in patterns {
-            draft.join(host, &owners, &mut hosts);
+            draft.join(host, &owners, &mut hosts, &ports);
         }
+        draft.settle();
+        ports.join(context, draft, &owners, |listener, name| {
+            hosts.get(&(listener.clone(), name.clone()))?.tls.as_ref().map(|(route, _)| route)
+        });
     }
-    drafts.iter_mut().for_each(Draft::settle);
-    inherit_tls(&mut hosts, &owners);
-    let tcp = layer4::translate(context, &mut drafts, &owners, |listener, name| {
-        hosts.get(&(listener.clone(), name.clone()))?.tls.as_ref().map(|(route, _)| route)
-    });
-    let table = table(context, hosts, tcp);
+    inherit_tls(&mut hosts, &owners, &ports);
+    acme::join(context, &classes, &owners, &mut hosts);
+    let table = table(context, hosts, ports.into_routes());
     let names = pools::names(index, options, table.pools.keys());
     let mut wanted = Wanted::of_options(context);
     let mut statuses = BTreeMap::new();
@@ -144,10 +147,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds what the route has for a host, as far as the route may have it.
-    fn join(&mut self, pattern: &HostPattern, owners: &Owners<'_>, hosts: &mut Hosts) {
+    fn join(&mut self, pattern: &HostPattern, owners: &Owners<'_>, hosts: &mut Hosts, ports: &Ports) {
         let permit = owners.permit(&self.route.id.namespace, pattern);
-        if let Permit::Denied { owner } = &permit {
-            let problem = Problem::new(Reason::HostNotAllowed, layer4::not_allowed(pattern, owner));
+        if let Some(problem) = permit.refusal(&self.route.id.namespace, pattern) {
             self.locations.iter_mut().for_each(|candidate| candidate.refused.push(problem.clone()));
             self.report.add(problem);
             return;
@@ -165,7 +167,7 @@ impl<'a> Draft<'a> {
                 }
             }
             if let Some(tls) = &self.tls
-                && let Err(problem) = host.set_tls(pattern, self.route, tls, &permit)
+                && let Err(problem) = host.set_tls(pattern, self.route, tls, &permit, ports.passing(listener, pattern))
             {
                 self.report.add(problem);
             }
@@ -215,8 +217,20 @@ impl HostDraft {
         }
     }
 
-    /// The owner's oldest route with `tls` decides for every location of the host.
-    fn set_tls(&mut self, pattern: &HostPattern, route: &Route, tls: &HostTls, permit: &Permit) -> Result<(), Problem> {
+    /// The owner's oldest route with `tls` decides for every location of the host, unless an older one passes it through.
+    fn set_tls(
+        &mut self,
+        pattern: &HostPattern,
+        route: &Route,
+        tls: &HostTls,
+        permit: &Permit,
+        passing: Option<&TcpRoute>,
+    ) -> Result<(), Problem> {
+        if let Some(TcpRoute { route: winner, .. }) = passing {
+            let message =
+                format!("TLS of host {pattern} is passed through by the older wsroute {winner}: leave tls out, or use another host");
+            return Err(Problem::new(Reason::Conflicted, message));
+        }
         match (&self.tls, permit) {
             (Some((_, decided)), _) if decided == tls => Ok(()),
             (Some((winner, _)), _) => {
@@ -233,13 +247,21 @@ impl HostDraft {
             }
         }
     }
+
+    /// Adds a location that belongs to no route, unless there is the same one.
+    pub(super) fn add(&mut self, location: &Arc<Location>) {
+        if let hash_map::Entry::Vacant(vacant) = self.taken.entry((location.path.clone(), location.matching.clone())) {
+            vacant.insert(location.route.clone());
+            self.locations.push(location.clone());
+        }
+    }
 }
 
-/// Hosts under a wildcard of the same owner have its TLS, unless they say otherwise.
-fn inherit_tls(hosts: &mut Hosts, owners: &Owners<'_>) {
+/// Hosts under a wildcard of the same owner have its TLS, unless they say otherwise or are passed through.
+fn inherit_tls(hosts: &mut Hosts, owners: &Owners<'_>, ports: &Ports) {
     let inherited: Vec<_> = hosts
         .iter()
-        .filter(|(_, host)| host.tls.is_none())
+        .filter(|((listener, pattern), host)| host.tls.is_none() && ports.passing(listener, pattern).is_none())
         .filter_map(|((listener, pattern), _)| {
             let owner = owners.owner(pattern);
             let tls = ownership::wildcards_above(pattern)

@@ -1,32 +1,131 @@
 //! EndpointSlices and resolved addresses -> the endpoints of one pool.
 //!
-//! It never knows routes. The whole translation and the endpoints lane of `index` call it.
+//! It never knows routes. `index` keeps its slices here; the whole translation and the lane of endpoints alone ask.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use super::objects::{Endpoint, EndpointConditions, EndpointSlice, Service, ServicePort};
-use crate::model::upstream::{EndpointSpec, EndpointState, PoolSpec};
+use super::{
+    Event,
+    objects::{Endpoint, EndpointConditions, EndpointSlice, Named, SERVICE_NAME_LABEL, ServicePort, ServiceSpec},
+};
+use crate::model::{
+    ObjectRef,
+    upstream::{EndpointSpec, EndpointState, PoolSpec},
+};
+
+/// An EndpointSlice, as far as it is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slice {
+    /// `IPv4`, `IPv6`; every address of a slice is of one family.
+    address_type: Box<str>,
+    /// By the name of the Service's port; empty where that has none.
+    ports: Box<[(Box<str>, u16)]>,
+    endpoints: Box<[Listed]>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    address: IpAddr,
+    state: EndpointState,
+    pod: Option<Arc<str>>,
+}
+
+impl Slice {
+    fn new(object: EndpointSlice) -> Self {
+        let ports = object.ports.into_iter().filter_map(|port| Some((port.name.unwrap_or_default().into(), port.port?)));
+        let endpoints = object.endpoints.iter().filter_map(listed);
+        Self { ports: ports.collect(), endpoints: endpoints.collect(), address_type: object.address_type.into() }
+    }
+}
+
+/// `addresses` are interchangeable, and consumers use the first (Kubernetes API, EndpointSlice).
+fn listed(endpoint: &Endpoint) -> Option<Listed> {
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| Arc::from(target.name.as_str()));
+    Some(Listed { address: endpoint.addresses.first()?.parse().ok()?, state: state(&endpoint.conditions), pod })
+}
+
+/// All slices by their Service, so that a change of one Service reads no other's.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    of_service: BTreeMap<ObjectRef, BTreeMap<Arc<str>, Slice>>,
+    service_of: BTreeMap<ObjectRef, ObjectRef>,
+}
+
+impl Slices {
+    /// The Services whose endpoints are different afterwards.
+    pub(super) fn apply(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ObjectRef> {
+        match event {
+            Event::Apply(slice) => self.put(slice),
+            Event::Delete(name) => self.remove(&name).into_iter().collect(),
+            Event::Reset(slices) => {
+                let names: BTreeSet<ObjectRef> = slices.iter().map(Named::object_ref).collect();
+                let gone: Vec<ObjectRef> = self.service_of.keys().filter(|name| !names.contains(name)).cloned().collect();
+                let removed: Vec<ObjectRef> = gone.iter().filter_map(|name| self.remove(name)).collect();
+                removed.into_iter().chain(slices.into_iter().flat_map(|slice| self.put(slice))).collect()
+            }
+        }
+    }
+
+    fn put(&mut self, object: EndpointSlice) -> BTreeSet<ObjectRef> {
+        let name = object.object_ref();
+        let service =
+            object.metadata.labels.get(SERVICE_NAME_LABEL).map(|service| ObjectRef::new(name.namespace.clone(), service.as_str()));
+        let mut touched = BTreeSet::new();
+        if self.service_of.get(&name) != service.as_ref() {
+            touched.extend(self.remove(&name));
+        }
+        let Some(service) = service else { return touched };
+        let slices = self.of_service.entry(service.clone()).or_default();
+        let slice = Slice::new(object);
+        if slices.get(&name.name) != Some(&slice) {
+            slices.insert(name.name.clone(), slice);
+            touched.insert(service.clone());
+        }
+        self.service_of.insert(name, service);
+        touched
+    }
+
+    fn remove(&mut self, name: &ObjectRef) -> Option<ObjectRef> {
+        let service = self.service_of.remove(name)?;
+        if let Entry::Occupied(mut slices) = self.of_service.entry(service.clone()) {
+            slices.get_mut().remove(&name.name);
+            if slices.get().is_empty() {
+                slices.remove();
+            }
+        }
+        Some(service)
+    }
+
+    pub(super) fn of(&self, service: &ObjectRef) -> impl Iterator<Item = &Slice> + Clone {
+        self.of_service.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+}
 
 /// The endpoints of one port of a Service.
 ///
 /// A Pod of a dual-stack Service is listed once a family: only the Service's first family counts, else IPv4 if there is any.
-pub(super) fn of_service<'a>(service: &Service, port: &ServicePort, slices: impl Iterator<Item = &'a EndpointSlice> + Clone) -> PoolSpec {
-    let family = service.spec.ip_families.first().map(String::as_str).unwrap_or_else(|| {
-        let any_v4 = slices.clone().any(|slice| slice.address_type == "IPv4");
+pub(super) fn of_service<'a>(service: &ServiceSpec, port: &ServicePort, slices: impl Iterator<Item = &'a Slice> + Clone) -> PoolSpec {
+    let family = service.ip_families.first().map(String::as_str).unwrap_or_else(|| {
+        let any_v4 = slices.clone().any(|slice| &*slice.address_type == "IPv4");
         if any_v4 { "IPv4" } else { "IPv6" }
     });
     let mut merged: BTreeMap<SocketAddr, EndpointSpec> = BTreeMap::new();
-    for slice in slices.filter(|slice| slice.address_type == family) {
-        let named = slice.ports.iter().filter(|known| known.name.as_deref().unwrap_or("") == port.name.as_deref().unwrap_or(""));
-        for port in named.filter_map(|known| known.port) {
-            slice.endpoints.iter().filter_map(|endpoint| spec(endpoint, port)).for_each(|endpoint| merge(&mut merged, endpoint));
+    for slice in slices.filter(|slice| *slice.address_type == *family) {
+        let named = slice.ports.iter().filter(|(name, _)| **name == *port.name.as_deref().unwrap_or(""));
+        for (_, port) in named {
+            slice.endpoints.iter().map(|endpoint| spec(endpoint, *port)).for_each(|endpoint| merge(&mut merged, endpoint));
         }
     }
     PoolSpec { endpoints: merged.into_values().collect() }
+}
+
+fn spec(endpoint: &Listed, port: u16) -> EndpointSpec {
+    EndpointSpec { address: SocketAddr::new(endpoint.address, port), state: endpoint.state, pod: endpoint.pod.clone() }
 }
 
 /// The endpoints behind addresses: what DNS said, or the address itself.
@@ -35,13 +134,6 @@ pub(super) fn of_addresses(addresses: impl Iterator<Item = SocketAddr>) -> PoolS
     endpoints.sort_by_key(|endpoint| endpoint.address);
     endpoints.dedup();
     PoolSpec { endpoints }
-}
-
-/// `addresses` are interchangeable, and consumers use the first (Kubernetes API, EndpointSlice).
-fn spec(endpoint: &Endpoint, port: u16) -> Option<EndpointSpec> {
-    let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| Arc::from(target.name.as_str()));
-    Some(EndpointSpec { address: SocketAddr::new(address, port), state: state(&endpoint.conditions), pod })
 }
 
 fn state(conditions: &EndpointConditions) -> EndpointState {
@@ -82,13 +174,13 @@ mod tests {
         EndpointConditions { ready, serving, terminating }
     }
 
-    fn slice(address_type: &str, endpoints: &[(&str, EndpointConditions)]) -> EndpointSlice {
+    fn slice(address_type: &str, endpoints: &[(&str, EndpointConditions)]) -> Slice {
         let endpoint = |(address, conditions): &(&str, EndpointConditions)| Endpoint {
             addresses: vec![address.to_string()],
             conditions: conditions.clone(),
             target_ref: Some(TargetRef { kind: "Pod".into(), name: format!("pod-{address}") }),
         };
-        EndpointSlice {
+        Slice::new(EndpointSlice {
             address_type: address_type.into(),
             endpoints: endpoints.iter().map(endpoint).collect(),
             ports: vec![
@@ -96,7 +188,7 @@ mod tests {
                 EndpointPort { name: Some("metrics".into()), port: Some(9090) },
             ],
             ..EndpointSlice::default()
-        }
+        })
     }
 
     fn ws() -> ServicePort {
@@ -120,7 +212,7 @@ mod tests {
     #[test]
     fn only_the_port_of_the_name_counts() {
         let slices = [slice("IPv4", &[("10.0.0.2", conditions(Some(true), None, None)), ("10.0.0.1", conditions(None, None, None))])];
-        let pool = of_service(&Service::default(), &ws(), slices.iter());
+        let pool = of_service(&ServiceSpec::default(), &ws(), slices.iter());
         assert_eq!(addresses(&pool), ["10.0.0.1:8080", "10.0.0.2:8080"]);
         assert_eq!(pool.endpoints[0].pod.as_deref(), Some("pod-10.0.0.1"));
     }
@@ -129,9 +221,9 @@ mod tests {
     fn a_dual_stack_service_is_served_by_its_first_family() {
         let slices =
             [slice("IPv4", &[("10.0.0.1", EndpointConditions::default())]), slice("IPv6", &[("fd00::1", EndpointConditions::default())])];
-        let mut service = Service::default();
+        let mut service = ServiceSpec::default();
         assert_eq!(addresses(&of_service(&service, &ws(), slices.iter())), ["10.0.0.1:8080"]);
-        service.spec.ip_families = vec!["IPv6".into(), "IPv4".into()];
+        service.ip_families = vec!["IPv6".into(), "IPv4".into()];
         assert_eq!(addresses(&of_service(&service, &ws(), slices.iter())), ["[fd00::1]:8080"]);
     }
 
@@ -140,7 +232,7 @@ mod tests {
         let draining = slice("IPv4", &[("10.0.0.1", conditions(Some(false), Some(true), Some(true)))]);
         let ready = slice("IPv4", &[("10.0.0.1", conditions(Some(true), None, None))]);
         for slices in [[&draining, &ready], [&ready, &draining]] {
-            let pool = of_service(&Service::default(), &ws(), slices.into_iter());
+            let pool = of_service(&ServiceSpec::default(), &ws(), slices.into_iter());
             assert_eq!(pool.endpoints.len(), 1);
             assert_eq!(pool.endpoints[0].state, EndpointState::Ready);
         }

@@ -17,9 +17,14 @@ use std::{
 
 use super::{
     Change, Event, Lookup, Options, Translated,
+    acme::Solver,
+    allowance::Allowance,
     configmap::{self, Files},
+    endpoints::{Slice, Slices},
+    grants::Grant,
     lookup::{Answers, Known},
-    objects::{EndpointSlice, IngressClass, Named, Namespace, SERVICE_NAME_LABEL, Service, ServicePort},
+    objects::{IngressClass, Named, ServicePort, ServiceSpec},
+    pools,
     route::Route,
     secret,
     status::Problem,
@@ -60,17 +65,27 @@ impl Dirty {
 #[derive(Debug, Default)]
 pub struct Index {
     routes: Store<Route>,
-    services: Store<Service>,
-    slices: Store<EndpointSlice>,
-    /// Slices by their Service, so that a change of one Service does not read all of them.
-    slices_of: BTreeMap<ObjectRef, BTreeSet<ObjectRef>>,
+    services: Store<ServiceSpec>,
+    slices: Slices,
     certs: Store<Result<Arc<Cert>, Problem>>,
     /// Of the Secrets that are not in the list above.
     looked_up: Answers<Result<Arc<Cert>, Problem>>,
     files: Answers<Files>,
+    grants: Store<Grant>,
     classes: Store<IngressClass>,
-    namespaces: Store<Namespace>,
+    namespaces: Store<Allowance>,
+    solvers: Store<Solver>,
     addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>,
+    /// Services that have a pool since the last translation: endpoints of others concern nobody.
+    pooled: BTreeSet<ObjectRef>,
+    stale: Stale,
+}
+
+/// Whose endpoints have changed since the pools were made.
+#[derive(Debug, Default)]
+struct Stale {
+    services: BTreeSet<ObjectRef>,
+    addresses: BTreeSet<Arc<str>>,
 }
 
 impl Index {
@@ -78,36 +93,37 @@ impl Index {
     pub fn apply(&mut self, change: Change) -> Dirty {
         match change {
             Change::WsRoute(event) => Dirty::routes(self.routes.apply(event, Route::new)),
-            Change::Service(event) => {
-                let changed = self.services.apply(event, |service| service);
-                Dirty { routes: changed, endpoints: changed }
-            }
+            Change::Service(event) => Dirty::routes(self.services.apply(event, |service| service.spec)),
             Change::EndpointSlice(event) => {
-                let changed = self.slices.apply(event, |slice| slice);
-                if changed {
-                    self.slices_of = slices_by_service(&self.slices);
-                }
+                let mut touched = self.slices.apply(event);
+                touched.retain(|service| self.pooled.contains(service));
+                let changed = !touched.is_empty();
+                self.stale.services.extend(touched);
                 Dirty::endpoints(changed)
             }
             Change::Secret(event) => Dirty::routes(self.certs.apply(event, |object| secret::parse(&object))),
-            Change::ConfigMap(event) => Dirty::routes(self.files.apply(event, configmap::files)),
-            // References across namespaces are not supported yet, so no grant changes anything.
-            Change::ReferenceGrant(_) => Dirty::default(),
-            Change::IngressClass(event) => Dirty::routes(self.classes.apply(event, |class| class)),
-            Change::Namespace(event) => Dirty::routes(self.namespaces.apply(event, |namespace| namespace)),
             Change::OtherSecret(event) => Dirty::routes(self.looked_up.apply(event, secret::parse)),
-            // Only the ingresses of solvers: nothing reads them yet.
-            Change::Ingress(_) => Dirty::default(),
+            Change::ConfigMap(event) => Dirty::routes(self.files.apply(event, configmap::files)),
+            Change::ReferenceGrant(event) => Dirty::routes(self.grants.apply(event, Grant::new)),
+            Change::IngressClass(event) => Dirty::routes(self.classes.apply(event, |class| class)),
+            Change::Namespace(event) => Dirty::routes(self.namespaces.apply(event, Allowance::new)),
+            Change::Ingress(event) => Dirty::routes(self.solvers.apply(event, Solver::new)),
             Change::Address { host_port, addresses } => {
-                let known = self.addresses.insert(host_port, addresses.clone());
-                Dirty::endpoints(known != Some(addresses))
+                let known = self.addresses.insert(host_port.clone(), addresses.clone());
+                let changed = known != Some(addresses);
+                if changed {
+                    self.stale.addresses.insert(host_port);
+                }
+                Dirty::endpoints(changed)
             }
         }
     }
 
     /// The whole translation. What was looked up and is wanted no more is forgotten.
     pub fn translate(&mut self, options: &Options) -> Translated {
+        self.stale = Stale::default();
         let translated = super::build::translate(self, options);
+        self.pooled = pools::services(&translated.table.pools);
         if options.lookup == Lookup::OnDemand {
             self.files.retain(&translated.wanted.config_maps);
             self.looked_up.retain(&translated.wanted.secrets);
@@ -115,13 +131,17 @@ impl Index {
         translated
     }
 
-    /// The same locations with the endpoints of now: for a change that is [`Dirty`] in its endpoints alone.
+    /// The last translation with the endpoints of now, for changes that are [`Dirty`] in endpoints alone: only the pools of the Services
+    /// and addresses that changed are made anew, however many others there are.
     pub fn refresh(&mut self, options: &Options, last: &Translated) -> Translated {
+        let Stale { services, addresses } = std::mem::take(&mut self.stale);
+        let of_services = services.iter().flat_map(|service| pools::of_service(&last.table.pools, service));
+        let of_addresses = addresses.iter().filter_map(|address| last.names.get(address)).flatten();
         let mut next = last.clone();
-        for (key, pool) in &mut next.table.pools {
-            let spec = super::pools::endpoints(self, options, key);
-            if **pool != spec {
-                *pool = Arc::new(spec);
+        for key in of_services.chain(of_addresses) {
+            let pool = pools::endpoints(self, options, key);
+            if last.table.pools.get(key).is_some_and(|known| **known != pool) {
+                next.table.pools.insert(key.clone(), Arc::new(pool));
             }
         }
         next
@@ -142,7 +162,7 @@ impl Index {
         self.classes.0.get(&ObjectRef::new("", name))
     }
 
-    pub(super) fn service(&self, name: &ObjectRef) -> Option<&Service> {
+    pub(super) fn service(&self, name: &ObjectRef) -> Option<&ServiceSpec> {
         self.services.0.get(name)
     }
 
@@ -167,12 +187,24 @@ impl Index {
         self.files.has(name)
     }
 
-    pub(super) fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
-        self.namespaces.0.get(&ObjectRef::new("", name)).map(|namespace| &namespace.metadata.labels)
+    /// The ReferenceGrants of a namespace.
+    pub(super) fn grants(&self, namespace: &str) -> impl Iterator<Item = &Grant> {
+        let all = self.grants.0.range(ObjectRef::new(namespace, "")..);
+        all.take_while(move |(name, _)| *name.namespace == *namespace).map(|(_, grant)| grant)
     }
 
-    pub(super) fn slices(&self, service: &ObjectRef) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices_of.get(service).into_iter().flatten().filter_map(|name| self.slices.0.get(name))
+    /// What is known of a namespace.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Allowance> {
+        self.namespaces.0.get(&ObjectRef::new("", name))
+    }
+
+    /// Ingresses that are there to solve challenges.
+    pub(super) fn solvers(&self) -> impl Iterator<Item = (&ObjectRef, &Solver)> {
+        self.solvers.0.iter()
+    }
+
+    pub(super) fn slices(&self, service: &ObjectRef) -> impl Iterator<Item = &Slice> + Clone {
+        self.slices.of(service)
     }
 
     pub(super) fn resolved(&self, host_port: &str) -> &[SocketAddr] {
@@ -181,25 +213,14 @@ impl Index {
 }
 
 /// The port of a Service that a WsRoute means by a number or a name.
-pub(super) fn service_port<'a>(service: &'a Service, port: &str) -> Option<&'a ServicePort> {
-    service.spec.ports.iter().filter(|known| known.protocol.as_deref().unwrap_or("TCP") == "TCP").find(|known| match port.parse::<u16>() {
+pub(super) fn service_port<'a>(service: &'a ServiceSpec, port: &str) -> Option<&'a ServicePort> {
+    service.ports.iter().filter(|known| known.protocol.as_deref().unwrap_or("TCP") == "TCP").find(|known| match port.parse::<u16>() {
         Ok(number) => known.port == number,
         Err(_) => known.name.as_deref() == Some(port),
     })
 }
 
-fn slices_by_service(slices: &Store<EndpointSlice>) -> BTreeMap<ObjectRef, BTreeSet<ObjectRef>> {
-    let mut by_service: BTreeMap<ObjectRef, BTreeSet<ObjectRef>> = BTreeMap::new();
-    for (name, slice) in &slices.0 {
-        if let Some(service) = slice.metadata.labels.get(SERVICE_NAME_LABEL) {
-            let service = ObjectRef::new(name.namespace.clone(), service.as_str());
-            by_service.entry(service).or_default().insert(name.clone());
-        }
-    }
-    by_service
-}
-
-/// Objects of one kind, reduced to what the translation needs of them.
+/// Objects of one kind, reduced to what the translation needs of them; those that it needs nothing of are not kept.
 #[derive(Debug)]
 struct Store<V>(BTreeMap<ObjectRef, V>);
 
@@ -211,9 +232,9 @@ impl<V> Default for Store<V> {
 
 impl<V: PartialEq> Store<V> {
     /// Whether anything is different afterwards. What is equal stays as it is, so that shared values stay shared.
-    fn apply<T: Named>(&mut self, event: Event<T>, reduce: impl Fn(T) -> V) -> bool {
+    fn apply<T: Named, R: Into<Option<V>>>(&mut self, event: Event<T>, reduce: impl Fn(T) -> R) -> bool {
         match event {
-            Event::Apply(object) => self.put(object.object_ref(), reduce(object)),
+            Event::Apply(object) => self.put(object.object_ref(), reduce(object).into()),
             Event::Delete(name) => self.0.remove(&name).is_some(),
             Event::Reset(objects) => {
                 let names: BTreeSet<ObjectRef> = objects.iter().map(Named::object_ref).collect();
@@ -221,18 +242,21 @@ impl<V: PartialEq> Store<V> {
                 self.0.retain(|name, _| names.contains(name));
                 let mut changed = self.0.len() != before;
                 for object in objects {
-                    changed |= self.put(object.object_ref(), reduce(object));
+                    changed |= self.put(object.object_ref(), reduce(object).into());
                 }
                 changed
             }
         }
     }
 
-    fn put(&mut self, name: ObjectRef, value: V) -> bool {
-        if self.0.get(&name) == Some(&value) {
-            return false;
+    fn put(&mut self, name: ObjectRef, value: Option<V>) -> bool {
+        match value {
+            Some(value) if self.0.get(&name) == Some(&value) => false,
+            Some(value) => {
+                self.0.insert(name, value);
+                true
+            }
+            None => self.0.remove(&name).is_some(),
         }
-        self.0.insert(name, value);
-        true
     }
 }

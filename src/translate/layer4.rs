@@ -1,11 +1,11 @@
 //! `spec.tcp` -> routes of layer 4: which ports and names a route may have, who gets a port that two ask for.
 //!
-//! It never knows HTTP. `build` calls it after the hosts are decided.
+//! It never knows HTTP. `build` adds one route after the other, the oldest first.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    HasHttps, Options,
+    HasHttps, Options, allowance,
     build::Draft,
     location::{CONNECT, IDLE, positive},
     ownership::{Owners, Permit},
@@ -22,17 +22,21 @@ use crate::{
     },
 };
 
-/// The routes of each port, and who had to give way.
-///
-/// `terminated` tells which route asks for TLS of a host of layer 7: such a name is not passed through on the same port.
-pub(super) fn translate<'h>(
-    context: Context<'_>,
-    drafts: &mut [Draft<'_>],
-    owners: &Owners<'_>,
-    terminated: impl Fn(&Arc<str>, &HostPattern) -> Option<&'h ObjectRef>,
-) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
-    let mut ports: BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> = BTreeMap::new();
-    for draft in drafts {
+/// The routes of each port, the older first.
+#[derive(Default)]
+pub(super) struct Ports(BTreeMap<TcpPort, Vec<Arc<TcpRoute>>>);
+
+impl Ports {
+    /// Adds the entries of a route, as far as the route may have their ports; every older route was added before.
+    ///
+    /// `terminated` tells which route asks for TLS of a host of layer 7: such a name is not passed through on the same port.
+    pub(super) fn join<'h>(
+        &mut self,
+        context: Context<'_>,
+        draft: &mut Draft<'_>,
+        owners: &Owners<'_>,
+        terminated: impl Fn(&Arc<str>, &HostPattern) -> Option<&'h ObjectRef>,
+    ) {
         let entries = draft.route.spec.tcp.as_deref().unwrap_or_default();
         for (position, spec) in entries.iter().enumerate() {
             let label = label(spec);
@@ -41,24 +45,56 @@ pub(super) fn translate<'h>(
                 true => Entry::new(context, draft, spec, owners),
                 false => Err(Problem::invalid(faults.join("; "))),
             };
-            match built {
-                Ok(Entry { route, ports: wanted, problems }) => {
-                    problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
-                    for port in wanted {
-                        match not_terminated(&port, &route, &terminated).and_then(|()| admitted(&ports, &port, &route)) {
-                            Ok(route) => {
-                                ports.entry(port).or_default().push(route);
-                                draft.served = true;
-                            }
-                            Err(problem) => draft.report.unserved(&label, problem),
-                        }
-                    }
+            let Entry { route, ports, problems } = match built {
+                Ok(entry) => entry,
+                Err(problem) => {
+                    draft.report.unserved(&label, problem);
+                    continue;
                 }
-                Err(problem) => draft.report.unserved(&label, problem),
+            };
+            problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
+            for port in ports {
+                match not_terminated(&port, &route, &terminated).and_then(|()| self.admit(&port, &route)) {
+                    Ok(()) => {
+                        self.0.entry(port).or_default().push(route.clone());
+                        draft.served = true;
+                    }
+                    Err(problem) => draft.report.unserved(&label, problem),
+                }
             }
         }
     }
-    ports
+
+    /// The entry that passes TLS of a host through on the HTTPS port of a listener.
+    pub(super) fn passing(&self, listener: &Arc<str>, host: &HostPattern) -> Option<&TcpRoute> {
+        let routes = self.0.get(&TcpPort::Https(listener.clone()))?;
+        routes.iter().find(|route| route.hosts.contains(host)).map(Arc::as_ref)
+    }
+
+    pub(super) fn into_routes(self) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
+        self.0
+    }
+
+    /// Whether an entry may have a port beside the older ones: a port without names belongs to one entry, a name too.
+    fn admit(&self, port: &TcpPort, route: &TcpRoute) -> Result<(), Problem> {
+        let older = self.0.get(port).map_or(&[][..], Vec::as_slice);
+        let conflict = |what: String, winner: &TcpRoute| {
+            Problem::new(Reason::Conflicted, format!("{what} belongs to wsroute {}, which is older", winner.route))
+        };
+        let speaks_tls = |route: &TcpRoute| route.tls != TcpTls::None;
+        let whole = |route: &TcpRoute| route.hosts.contains(&HostPattern::Any);
+        let stranger = |older: &&Arc<TcpRoute>| {
+            let shared = speaks_tls(older) && speaks_tls(route);
+            !shared || (older.key.namespace != route.key.namespace && (whole(older) || whole(route)))
+        };
+        if let Some(winner) = older.iter().find(stranger) {
+            return Err(conflict(format!("tcp port {port}"), winner));
+        }
+        match older.iter().find_map(|older| Some((older, route.hosts.iter().find(|host| older.hosts.contains(host))?))) {
+            Some((winner, host)) => Err(conflict(format!("{host} on tcp port {port}"), winner)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// SNI names that the entries of a route claim.
@@ -87,23 +123,19 @@ struct Entry {
 impl Entry {
     fn new(context: Context<'_>, draft: &Draft<'_>, spec: &api::TcpRoute, owners: &Owners<'_>) -> Result<Self, Problem> {
         let id = &draft.route.id;
-        let ports = ports(context.options, spec, &draft.listeners)?;
+        let ports = ports(context, &id.namespace, spec, &draft.listeners)?;
         let mut hosts: Vec<HostPattern> = spec.hosts.iter().flatten().map(|host| values::host(host)).collect();
         hosts.sort();
         hosts.dedup();
         if !hosts.is_empty() && spec.tls.is_none() {
             return Err(Problem::invalid(format!("{} has hosts without tls: names are only seen in TLS", label(spec))));
         }
-        for host in &hosts {
-            if let Permit::Denied { owner } = owners.permit(&id.namespace, host) {
-                return Err(Problem::new(Reason::HostNotAllowed, not_allowed(host, &owner)));
-            }
-        }
+        hosts.iter().try_for_each(|host| may_have(owners, &id.namespace, host))?;
         if hosts.is_empty() {
             hosts.push(HostPattern::Any);
         }
         let mut problems = Vec::new();
-        let later = unsupported::of_tcp(spec, &id.namespace);
+        let later = unsupported::of_tcp(spec);
         let backends = if later.is_empty() {
             let (backends, missing) = context.backends(&id.namespace, &spec.backends);
             problems.extend(missing);
@@ -146,8 +178,22 @@ fn identity(spec: &api::TcpRoute, hosts: &[HostPattern]) -> Arc<str> {
     format!("tcp:{port} {}", hosts.join(",")).into()
 }
 
+/// A name is had as a whole: the paths that a delegation is bound to can't be seen in TLS.
+fn may_have(owners: &Owners<'_>, namespace: &str, host: &HostPattern) -> Result<(), Problem> {
+    let permit = owners.permit(namespace, host);
+    match &permit {
+        Permit::Delegated { owner, paths } if !paths.is_empty() => {
+            let message =
+                format!("host {host} belongs to namespace {owner}, which delegates only paths of it: TLS can't be told apart by path");
+            Err(Problem::new(Reason::HostNotAllowed, message))
+        }
+        permit => permit.refusal(namespace, host).map_or(Ok(()), Err),
+    }
+}
+
 /// The ports of an entry: one of its own, or the HTTPS port of each listener of the route.
-fn ports(options: &Options, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Result<Vec<TcpPort>, Problem> {
+fn ports(context: Context<'_>, namespace: &str, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Result<Vec<TcpPort>, Problem> {
+    let options = context.options;
     let not_allowed = |message: String| Err(Problem::new(Reason::PortNotAllowed, message));
     let number = match &spec.port {
         IntOrString::Int(number) => u16::try_from(*number).ok().filter(|number| *number > 0),
@@ -156,12 +202,22 @@ fn ports(options: &Options, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Res
     };
     let Some(number) = number else { return Err(Problem::invalid(format!("{} has no port between 1 and 65535, nor https", label(spec)))) };
     match &options.tcp_ports {
-        None => not_allowed(format!("tcp port {number} can't be had: start with --tcp-ports")),
-        Some(range) if !range.contains(&number) => {
-            not_allowed(format!("tcp port {number} is none of --tcp-ports {}-{}", range.start(), range.end()))
+        None => {
+            not_allowed(format!("tcp port {number} can't be had, because --tcp-ports is off: have it cover the port (chart: tcpPorts)"))
         }
+        Some(range) if !range.contains(&number) => not_allowed(format!(
+            "tcp port {number} is none of --tcp-ports {}-{}: choose one of them, or have the range cover it (chart: tcpPorts)",
+            range.start(),
+            range.end()
+        )),
         Some(_) if options.own_ports.contains(&number) => {
             not_allowed(format!("tcp port {number} is one of our own (HTTP, HTTPS, ops or admin): choose another"))
+        }
+        Some(_) if options.require_grants && !context.index.namespace(namespace).is_some_and(|known| known.has_port(number)) => {
+            not_allowed(format!(
+                "namespace {namespace} was not granted tcp port {number}: have it added to the annotation {} of the Namespace",
+                allowance::TCP_PORTS
+            ))
         }
         Some(_) => Ok(vec![TcpPort::Number(number)]),
     }
@@ -210,30 +266,4 @@ fn not_terminated<'h>(
         }
         None => Ok(()),
     }
-}
-
-/// What of an entry may have a port beside the older ones: a port without names belongs to one entry, a name too.
-fn admitted(ports: &BTreeMap<TcpPort, Vec<Arc<TcpRoute>>>, port: &TcpPort, route: &Arc<TcpRoute>) -> Result<Arc<TcpRoute>, Problem> {
-    let older = ports.get(port).map_or(&[][..], Vec::as_slice);
-    let conflict = |what: String, winner: &TcpRoute| {
-        Problem::new(Reason::Conflicted, format!("{what} belongs to wsroute {}, which is older", winner.route))
-    };
-    let speaks_tls = |route: &TcpRoute| route.tls != TcpTls::None;
-    let whole = |route: &TcpRoute| route.hosts.contains(&HostPattern::Any);
-    let stranger = |older: &&Arc<TcpRoute>| {
-        let shared = speaks_tls(older) && speaks_tls(route);
-        !shared || (older.key.namespace != route.key.namespace && (whole(older) || whole(route)))
-    };
-    if let Some(winner) = older.iter().find(stranger) {
-        return Err(conflict(format!("tcp port {port}"), winner));
-    }
-    match older.iter().find_map(|older| Some((older, route.hosts.iter().find(|host| older.hosts.contains(host))?))) {
-        Some((winner, host)) => Err(conflict(format!("{host} on tcp port {port}"), winner)),
-        None => Ok(route.clone()),
-    }
-}
-
-/// Why a namespace may not use a host.
-pub(super) fn not_allowed(host: &HostPattern, owner: &str) -> String {
-    format!("host {host} belongs to namespace {owner}: use another host, or have a WsRoute there delegate it")
 }

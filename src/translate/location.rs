@@ -196,7 +196,7 @@ fn action(
 ) -> Result<Action, Problem> {
     let serves = if spec.backends.is_some() { Serves::Backends } else { Serves::Itself };
     let mut later = unsupported::of_policy(policy, serves);
-    later.extend(unsupported::of_backends(spec.backends.as_deref().unwrap_or_default(), namespace));
+    later.extend(unsupported::of_backends(spec.backends.as_deref().unwrap_or_default()));
     if !later.is_empty() {
         return Err(Problem::not_yet(later.join(" and ")));
     }
@@ -215,7 +215,8 @@ fn action(
     }
 }
 
-fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
+/// Hands requests to backends, as a policy says.
+pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
     let balancing = policy.load_balancing.as_ref().and_then(|balancing| balancing.policy);
     Ok(Proxy {
         backends,

@@ -7,12 +7,15 @@
 //! locations with every default applied, and say what is wrong; `ownership` decides which hosts it may have; `build` joins them
 //! host by host, in the order of `precedence`; `layer4` does the same for ports; `pools` looks up the endpoints.
 
+mod acme;
+mod allowance;
 mod build;
 mod change;
 mod class;
 mod configmap;
 mod defaults;
 mod endpoints;
+mod grants;
 mod index;
 mod layer4;
 mod location;

@@ -200,11 +200,50 @@ pub struct ConfigMap {
     pub binary_data: BTreeMap<String, String>,
 }
 
-/// `gateway.networking.k8s.io/v1beta1.ReferenceGrant`. Nothing reads its spec yet: references across namespaces come later.
+/// `gateway.networking.k8s.io` `ReferenceGrant`, of v1beta1 and v1 alike: objects of its namespace that others may name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct ReferenceGrant {
     /// Its metadata.
     pub metadata: Metadata,
+    /// Its spec.
+    #[serde(default)]
+    pub spec: ReferenceGrantSpec,
+}
+
+/// `ReferenceGrantSpec`: any of `from` may name any of `to`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantSpec {
+    /// Who may.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub from: Vec<ReferenceGrantFrom>,
+    /// What they may name.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub to: Vec<ReferenceGrantTo>,
+}
+
+/// `ReferenceGrantFrom`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantFrom {
+    /// The API group of those who may.
+    pub group: String,
+    /// Their kind.
+    pub kind: String,
+    /// Their namespace.
+    pub namespace: String,
+}
+
+/// `ReferenceGrantTo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantTo {
+    /// The API group of what may be named; empty is the core group.
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// This object alone; absent is every one of the kind.
+    pub name: Option<String>,
 }
 
 /// `networking.k8s.io/v1.IngressClass`.
@@ -237,6 +276,82 @@ pub struct IngressClassSpec {
 pub struct Ingress {
     /// Its metadata.
     pub metadata: Metadata,
+    /// Its spec.
+    #[serde(default)]
+    pub spec: IngressSpec,
+}
+
+/// `networking.k8s.io/v1.IngressSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IngressSpec {
+    /// Its class; an annotation said so before.
+    pub ingress_class_name: Option<String>,
+    /// What it serves.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub rules: Vec<IngressRule>,
+}
+
+/// `networking.k8s.io/v1.IngressRule`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngressRule {
+    /// The host; absent is any.
+    pub host: Option<String>,
+    /// Its paths.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub http: IngressPaths,
+}
+
+/// `networking.k8s.io/v1.HTTPIngressRuleValue`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngressPaths {
+    /// The paths.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub paths: Vec<IngressPath>,
+}
+
+/// `networking.k8s.io/v1.HTTPIngressPath`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IngressPath {
+    /// The path.
+    pub path: Option<String>,
+    /// `Exact`, `Prefix` or `ImplementationSpecific`.
+    pub path_type: Option<String>,
+    /// Where its requests go.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub backend: IngressBackend,
+}
+
+/// `networking.k8s.io/v1.IngressBackend`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngressBackend {
+    /// A Service; absent where the backend is some other resource.
+    pub service: Option<IngressService>,
+}
+
+/// `networking.k8s.io/v1.IngressServiceBackend`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngressService {
+    /// Its name, in the Ingress's namespace.
+    pub name: String,
+    /// One of its ports.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub port: IngressServicePort,
+}
+
+/// `networking.k8s.io/v1.ServiceBackendPort`: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngressServicePort {
+    /// By its name.
+    pub name: Option<String>,
+    /// By its number.
+    pub number: Option<u16>,
 }
 
 /// A WsRoute as a source read it.

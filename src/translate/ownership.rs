@@ -4,9 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{HostOwnership, Index, Options, route::Route, status::Problem, values};
+use super::{HostOwnership, Index, Options, allowance, route::Route, status::Problem, values};
 use crate::{
-    api::{Delegate, LabelSelector, LabelSelectorOperator, WsRouteSpec},
+    api::{Delegate, LabelSelector, LabelSelectorOperator, Reason, WsRouteSpec},
     model::table::HostPattern,
 };
 
@@ -14,8 +14,11 @@ use crate::{
 pub(super) struct Owners<'a> {
     index: &'a Index,
     shared: bool,
+    /// A namespace may claim only what it was granted.
+    require_grants: bool,
     claims: BTreeMap<HostPattern, Arc<str>>,
     delegations: Vec<Delegation<'a>>,
+    claiming: &'a [Claim<'a>],
 }
 
 struct Delegation<'a> {
@@ -33,6 +36,8 @@ pub(super) enum Permit {
     Delegated { owner: Arc<str>, paths: Vec<String> },
     /// It belongs to this namespace, which delegates nothing.
     Denied { owner: Arc<str> },
+    /// The namespace may not claim it, whoever owns it, and nobody delegates it.
+    NotGranted,
 }
 
 impl Permit {
@@ -40,14 +45,30 @@ impl Permit {
     pub(super) fn covers(&self, path: Option<&str>) -> bool {
         match self {
             Permit::Owned => true,
-            Permit::Denied { .. } => false,
+            Permit::Denied { .. } | Permit::NotGranted => false,
             Permit::Delegated { paths, .. } if paths.is_empty() => true,
             Permit::Delegated { paths, .. } => path.is_some_and(|path| paths.iter().any(|prefix| is_below(path, prefix))),
         }
     }
+
+    /// Why a namespace may not use a host, nor any part of it.
+    pub(super) fn refusal(&self, namespace: &str, host: &HostPattern) -> Option<Problem> {
+        let message = match self {
+            Permit::Owned | Permit::Delegated { .. } => return None,
+            Permit::Denied { owner } => {
+                format!("host {host} belongs to namespace {owner}: use another host, or have a WsRoute there delegate it")
+            }
+            Permit::NotGranted => format!(
+                "namespace {namespace} was not granted host {host}: have it added to the annotation {} of the Namespace, or delegated by its owner",
+                allowance::HOSTS
+            ),
+        };
+        Some(Problem::new(Reason::HostNotAllowed, message))
+    }
 }
 
-/// What a route claims, in the order of age.
+/// What a route claims, in the order of age: what can be read of its hosts, be the rest of it valid or not. A mistake elsewhere in a
+/// route gives its host to nobody.
 pub(super) struct Claim<'a> {
     pub(super) route: &'a Route,
     pub(super) hosts: &'a [HostPattern],
@@ -56,13 +77,19 @@ pub(super) struct Claim<'a> {
 }
 
 impl<'a> Owners<'a> {
-    /// Gives each host to the namespace of the oldest claim; what another's wildcard covers already is no one else's.
+    /// Gives each host to the namespace of the oldest claim, if it may claim it; what another's wildcard covers already is no one else's.
     pub(super) fn new(index: &'a Index, options: &Options, claims: &'a [Claim<'a>]) -> Self {
-        let mut owners =
-            Self { index, shared: options.host_ownership == HostOwnership::Shared, claims: BTreeMap::new(), delegations: Vec::new() };
+        let mut owners = Self {
+            index,
+            shared: options.host_ownership == HostOwnership::Shared,
+            require_grants: options.require_grants,
+            claims: BTreeMap::new(),
+            delegations: Vec::new(),
+            claiming: claims,
+        };
         for Claim { route, hosts, names } in claims {
             for host in hosts.iter().chain(names) {
-                if owners.owner(host).is_none() {
+                if owners.owner(host).is_none() && owners.is_granted(&route.id.namespace, host) {
                     owners.claims.insert(host.clone(), route.id.namespace.clone());
                 }
             }
@@ -79,7 +106,11 @@ impl<'a> Owners<'a> {
 
     /// Whether a namespace may use a host.
     pub(super) fn permit(&self, namespace: &str, host: &HostPattern) -> Permit {
-        let Some(owner) = self.owner(host).filter(|owner| ***owner != *namespace && !self.shared) else { return Permit::Owned };
+        let is_granted = self.is_granted(namespace, host);
+        let owner = self.owner(host).filter(|owner| ***owner != *namespace);
+        let Some(owner) = owner.filter(|_| !(self.shared && is_granted)) else {
+            return if is_granted { Permit::Owned } else { Permit::NotGranted };
+        };
         let covers = |delegation: &&Delegation<'_>| {
             delegation.owner == &**owner
                 && delegation.hosts.iter().any(|known| known == host || wildcards_above(host).any(|wildcard| wildcard == *known))
@@ -87,7 +118,7 @@ impl<'a> Owners<'a> {
         };
         let mut delegated = self.delegations.iter().filter(covers).peekable();
         if delegated.peek().is_none() {
-            return Permit::Denied { owner: owner.clone() };
+            return if is_granted { Permit::Denied { owner: owner.clone() } } else { Permit::NotGranted };
         }
         let mut paths = Vec::new();
         for Delegation { delegate, .. } in delegated {
@@ -99,13 +130,35 @@ impl<'a> Owners<'a> {
         Permit::Delegated { owner: owner.clone(), paths }
     }
 
+    /// Whether a solver of ACME challenges in a namespace may answer for a host: where the namespace may have the path, or where a route
+    /// of the owner takes a certificate of the host from it, for there is where it is made.
+    pub(super) fn may_solve(&self, namespace: &str, host: &HostPattern, path: &str) -> bool {
+        match self.permit(namespace, host) {
+            Permit::Denied { owner } => self.takes_certificate(&owner, host, namespace),
+            permit => permit.covers(Some(path)),
+        }
+    }
+
+    fn takes_certificate(&self, owner: &str, host: &HostPattern, from: &str) -> bool {
+        let has_host = |claim: &&Claim<'_>| {
+            *claim.route.id.namespace == *owner
+                && claim.hosts.iter().any(|known| known == host || wildcards_above(host).any(|above| above == *known))
+        };
+        let certificates = |claim: &'a Claim<'a>| claim.route.spec.tls.iter().flat_map(|tls| tls.certificates.iter().flatten());
+        self.claiming.iter().filter(has_host).flat_map(certificates).any(|reference| reference.namespace.as_deref() == Some(from))
+    }
+
+    fn is_granted(&self, namespace: &str, host: &HostPattern) -> bool {
+        !self.require_grants || self.index.namespace(namespace).is_some_and(|known| known.has_host(host))
+    }
+
     fn is_meant(&self, namespace: &str, delegate: &Delegate) -> bool {
         let by_name = delegate.namespaces.iter().flatten().any(|name| name == namespace);
         by_name
             || delegate
                 .selector
                 .as_ref()
-                .is_some_and(|selector| self.index.namespace_labels(namespace).is_some_and(|labels| selects(selector, labels)))
+                .is_some_and(|selector| self.index.namespace(namespace).is_some_and(|known| selects(selector, &known.labels)))
     }
 }
 

@@ -2,10 +2,30 @@
 //!
 //! It never knows routes. The whole translation and `Index::refresh`, the lane of endpoints alone, call it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use super::{Index, Options, endpoints as slices, index::service_port};
 use crate::model::{ObjectRef, PoolKey, upstream::PoolSpec};
+
+/// The Services that have a pool.
+pub(super) fn services(pools: &BTreeMap<PoolKey, Arc<PoolSpec>>) -> BTreeSet<ObjectRef> {
+    let service = |key: &PoolKey| match key {
+        PoolKey::Service { service, .. } => Some(service.clone()),
+        PoolKey::Address(_) => None,
+    };
+    pools.keys().filter_map(service).collect()
+}
+
+/// The pools of one Service among all.
+pub(super) fn of_service<'a>(pools: &'a BTreeMap<PoolKey, Arc<PoolSpec>>, service: &'a ObjectRef) -> impl Iterator<Item = &'a PoolKey> {
+    let first = PoolKey::Service { service: service.clone(), port: "".into() };
+    let is_of = move |key: &&PoolKey| matches!(key, PoolKey::Service { service: known, .. } if known == service);
+    pools.range(first..).map(|(key, _)| key).take_while(is_of)
+}
 
 /// The endpoints of a pool as the cluster, DNS or `--backend` tell them.
 pub(super) fn endpoints(index: &Index, options: &Options, key: &PoolKey) -> PoolSpec {

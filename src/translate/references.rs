@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Index, Options,
+    grants::{self, Target},
     index::service_port,
     lookup::Known,
-    objects::{Service, ServicePort},
+    objects::{ServicePort, ServiceSpec},
     pools, secret,
     status::Problem,
     values,
@@ -57,7 +58,7 @@ impl Context<'_> {
                     IntOrString::Int(number) => number.to_string().into(),
                     IntOrString::String(name) => name.as_str().into(),
                 };
-                let service = ObjectRef::new(namespace, service.as_str());
+                let service = self.named(namespace, backend.namespace.as_deref(), service, Target::Service)?;
                 self.service_port_exists(&service, &port)?;
                 Ok(PoolKey::Service { service, port })
             }
@@ -82,7 +83,7 @@ impl Context<'_> {
         }
         let missing = || Problem::new(Reason::ServiceNotFound, format!("service {name} does not exist: create it, or name another"));
         let service = self.index.service(name).ok_or_else(missing)?;
-        if service.spec.type_.as_deref() == Some("ExternalName") {
+        if service.type_.as_deref() == Some("ExternalName") {
             let message = format!("service {name} is of type ExternalName and has no endpoints: use backends[].address");
             return Err(Problem::new(Reason::ServiceNotFound, message));
         }
@@ -143,19 +144,18 @@ impl Context<'_> {
 
     /// The ConfigMap that a reference means, if it may be used.
     pub(super) fn config_map(&self, namespace: &str, reference: &api::ConfigMapFiles) -> Result<ObjectRef, Problem> {
-        self.named(namespace, reference.namespace.as_deref(), &reference.name, "static.configMap.namespace")
+        self.named(namespace, reference.namespace.as_deref(), &reference.name, Target::ConfigMap)
     }
 
     /// The Secret that a reference means, if it may be used.
     pub(super) fn secret(&self, namespace: &str, reference: &api::CertificateRef) -> Result<ObjectRef, Problem> {
-        self.named(namespace, reference.namespace.as_deref(), &reference.secret_name, "tls.certificates[].namespace")
+        self.named(namespace, reference.namespace.as_deref(), &reference.secret_name, Target::Secret)
     }
 
-    fn named(&self, namespace: &str, other: Option<&str>, name: &str, field: &str) -> Result<ObjectRef, Problem> {
-        match other {
-            Some(other) if other != namespace => Err(Problem::not_yet(format_args!("{field} other than the route's"))),
-            _ => Ok(ObjectRef::new(namespace, name)),
-        }
+    /// Nothing is looked at before it is permitted: whether an object is there is no business of other namespaces.
+    fn named(&self, namespace: &str, other: Option<&str>, name: &str, target: Target) -> Result<ObjectRef, Problem> {
+        let object = ObjectRef::new(other.unwrap_or(namespace), name);
+        grants::permitted(self.index, namespace, target, &object).map(|()| object)
     }
 
     /// Whether a Secret holds a certificate that can be served.
@@ -171,14 +171,14 @@ impl Context<'_> {
     }
 }
 
-fn port_not_found(name: &ObjectRef, service: &Service, port: &str) -> String {
+fn port_not_found(name: &ObjectRef, service: &ServiceSpec, port: &str) -> String {
     let wanted = if port.parse::<u16>().is_ok() { format!("no port {port}") } else { format!("no port named {port}") };
     let by_number = port.parse::<u16>().is_ok();
     let spell = |known: &ServicePort| match &known.name {
         Some(name) if !by_number => name.clone(),
         _ => known.port.to_string(),
     };
-    let known: Vec<String> = service.spec.ports.iter().map(spell).collect();
+    let known: Vec<String> = service.ports.iter().map(spell).collect();
     format!("service {name} has {wanted} (it has: {})", listed(&known.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 

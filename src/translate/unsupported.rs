@@ -26,27 +26,19 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
 }
 
 /// Fields of a `tcp` entry that are not supported yet.
-pub(super) fn of_tcp(tcp: &TcpRoute, namespace: &str) -> Vec<&'static str> {
+pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
     let mut fields = guards(tcp.limits.as_ref(), tcp.access.as_ref());
     fields.extend(load_balancing(tcp.load_balancing.as_ref()));
     fields.extend(given("affinity", tcp.affinity.as_ref()));
     fields.extend(health_and_drain(tcp.health_check.as_ref(), tcp.drain.as_ref()));
     fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
-    fields.extend(of_backends(&tcp.backends, namespace));
+    fields.extend(of_backends(&tcp.backends));
     fields
 }
 
-/// Fields of backends that are not supported yet. `namespace` is the route's.
-pub(super) fn of_backends(backends: &[Backend], namespace: &str) -> Vec<&'static str> {
-    let mut fields = Vec::new();
-    if backends.iter().any(|backend| backend.tls.is_some()) {
-        fields.push("backends[].tls");
-    }
-    let foreign = |backend: &Backend| backend.namespace.as_deref().is_some_and(|other| other != namespace);
-    if backends.iter().any(foreign) {
-        fields.push("backends[].namespace other than the route's");
-    }
-    fields
+/// Fields of backends that are not supported yet.
+pub(super) fn of_backends(backends: &[Backend]) -> Vec<&'static str> {
+    named([(backends.iter().any(|backend| backend.tls.is_some()), "backends[].tls")])
 }
 
 fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {

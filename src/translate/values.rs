@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     api::{self, IntOrString},
     model::{
-        path::{PathError, escape_forbidden, spelled},
+        path::{PathError, escape_forbidden, normalise, spelled},
         pattern,
         route::{HeaderEdits, OriginPattern},
         table::HostPattern,
@@ -66,7 +66,10 @@ pub(super) fn path(raw: &str) -> Result<String, String> {
     if normal.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(format!("\"{raw}\" has a dot segment: requests are compared without them"));
     }
-    Ok(normal)
+    match normalise(&normal) {
+        Ok(_) => Ok(normal),
+        Err(error) => Err(format!("\"{raw}\" can be in no request: {error}, which is refused")),
+    }
 }
 
 /// A path, perhaps with a query.
@@ -202,7 +205,26 @@ mod tests {
             assert_eq!(path(raw).as_deref(), Ok(normal));
             assert_eq!(path(normal).as_deref(), Ok(normal), "normalising again changes nothing");
         }
-        for raw in ["", "a", "/a//b", "/a/../b", "/.", "/%2e%2E/a", "/a;x", "/a?b", "/a#b", "/%", "/%0", "/%zz", "/%00", "/\0", "/%+1"] {
+        for raw in [
+            "",
+            "a",
+            "/a//b",
+            "/a/../b",
+            "/.",
+            "/%2e%2E/a",
+            "/a;x",
+            "/a?b",
+            "/a#b",
+            "/%",
+            "/%0",
+            "/%zz",
+            "/%00",
+            "/\0",
+            "/%+1",
+            "/a/..%2Fb",
+            "/a/..%5C",
+            "/%2e%2E%2f",
+        ] {
             assert!(path(raw).is_err(), "{raw}");
         }
     }
