@@ -10,7 +10,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import string
 import subprocess
 import time
@@ -64,7 +63,7 @@ def kubectl(*arguments, stdin=None, within=120):
 
 
 def helm(*arguments, stdin=None, within=180):
-    return run(shutil.which("helm") or pathlib.Path.home() / ".cache/carrick-cluster/bin/helm", *arguments, stdin=stdin, within=within)
+    return run(ROOT / "packaging/helm", *arguments, stdin=stdin, within=within)
 
 
 def component(name, action):

@@ -57,9 +57,11 @@
 {{- if .Values.watchNamespaces }}
 - apiGroups: [""]
   resources: [services]
-  resourceNames: [{{ $name }}, {{ $name }}-tcp]
+  resourceNames: [{{ $name }}{{ if .Values.manageTcpService }}, {{ $name }}-tcp{{ end }}]
   verbs: [list, watch]
+{{- if .Values.manageTcpService }}
 {{ include "carrick.eventRules" . }}
+{{- end }}
 {{- end }}
 {{- if .Values.manageTcpService }}
 - apiGroups: [""]
