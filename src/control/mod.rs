@@ -7,7 +7,7 @@ mod holdoff;
 mod report;
 mod resolver;
 
-use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::pending, sync::Arc};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -64,9 +64,10 @@ async fn drive(
                     latest.send_if_modified(|latest| *latest != next && { *latest = next; true });
                     continue;
                 }
-                state.published = true;
+                // The first one has waited for lists, which is another measure.
+                let began = began.filter(|_| std::mem::replace(&mut state.published, true));
                 if let Some(generation) = publish(next.table.clone()) {
-                    lane.applied(metrics).0.observe(began.map_or(Duration::ZERO, |began| began.elapsed()));
+                    began.inspect(|began| lane.applied(metrics).0.observe(began.elapsed()));
                     info!(generation, hosts = next.table.hosts.len(), pools = next.table.pools.len(), "serving a new configuration");
                 }
                 latest.send_replace(next);

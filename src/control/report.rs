@@ -14,13 +14,15 @@ use crate::{
 
 /// Logs what is different.
 pub(super) fn log(last: &Translated, next: &Translated, options: &Options) {
-    for (route, status) in changed(&last.statuses, &next.statuses) {
+    // What names an object that is being looked up is told when that has been found, or not.
+    for (route, status) in changed(&last.statuses, &next.statuses).filter(|(_, status)| status.settled) {
         log_route(route, status);
     }
     last.statuses.keys().filter(|route| !next.statuses.contains_key(route)).for_each(|route| info!(wsroute = %route, "gone"));
     if let Some(secret) = &options.default_tls_secret
         && next.table.default_cert.is_none()
-        && (last.table.default_cert.is_some() || last.statuses.is_empty())
+        && !next.unanswered.secrets.contains(secret)
+        && (last.table.default_cert.is_some() || last.statuses.is_empty() || last.unanswered.secrets.contains(secret))
     {
         warn!(%secret, "no certificate in the secret of --default-tls-secret: HTTPS answers with the one made at start");
     }

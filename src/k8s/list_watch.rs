@@ -151,30 +151,32 @@ struct Follower<T> {
 impl<T: Followed> Follower<T> {
     async fn run(&mut self) {
         loop {
-            let wait = match self.list_and_watch().await {
+            let fault = match self.list_and_watch().await {
                 Ok(()) => continue,
                 Err(End::Closed) => return,
                 Err(End::Interrupted(fault)) => {
                     self.health.interrupted(&fault);
-                    self.backoff.next(None)
+                    sleep(self.backoff.next(None)).await;
+                    continue;
                 }
-                Err(End::Fault(fault)) => {
-                    self.health.ill(&fault);
-                    if self.is_missing(&fault) {
-                        self.position = None;
-                        if self.tell(News::Listed(Vec::new())).await.is_err() {
-                            return;
-                        }
-                        MISSING_AGAIN
-                    } else {
-                        if fault.is_of_position() {
-                            self.position = None;
-                        }
-                        self.backoff.next(fault.retry_after())
-                    }
-                }
+                Err(End::Fault(fault)) => fault,
             };
-            sleep(wait).await;
+            self.health.ill(&fault);
+            if fault.is_of_position() {
+                self.position = None;
+            }
+            if self.is_missing(&fault) {
+                self.position = None;
+                if self.tell(News::Listed(Vec::new())).await.is_err() {
+                    return;
+                }
+                sleep(MISSING_AGAIN).await;
+                continue;
+            }
+            tokio::select! {
+                () = sleep(self.backoff.next(fault.retry_after())) => {}
+                () = self.health.answers_again(&fault) => {}
+            }
         }
     }
 

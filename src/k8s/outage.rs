@@ -3,10 +3,11 @@
 //! It never decides when to ask again. Each watch owns a [`Health`]; all of them share one [`Outage`], because an API server that
 //! is away is one piece of news, not one a kind.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, future::pending, sync::Arc};
 
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -20,7 +21,10 @@ use crate::{
 
 /// An API server that does not answer, as all watches see it.
 #[derive(Debug, Default)]
-pub(super) struct Outage(Mutex<State>);
+pub(super) struct Outage {
+    state: Mutex<State>,
+    answers: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -63,10 +67,24 @@ impl Health {
             self.said.clear();
             info!(kind = self.id.0, namespace = &*self.id.1, "listed and watched now");
         }
-        let mut outage = self.outage.0.lock();
+        self.answered();
+    }
+
+    /// The API server answers this watch, be it with a refusal that is the kind's own.
+    fn answered(&self) {
+        let mut outage = self.outage.state.lock();
         if outage.without.remove(&self.id) && outage.without.is_empty() && !outage.said.is_empty() {
             outage.said.clear();
             info!("the API server answers again: everything is up to date");
+        }
+        self.outage.answers.notify_waiters();
+    }
+
+    /// Waits until the API server answers another watch, if it was away for this one.
+    pub(super) async fn answers_again(&self, fault: &Fault) {
+        match fault {
+            Fault::Unreachable(_) | Fault::Silent => self.outage.answers.notified().await,
+            _ => pending().await,
         }
     }
 
@@ -80,29 +98,32 @@ impl Health {
         // A kind that is not there has nothing to tell.
         let absent = self.resource.need == Need::Optional && fault.is(StatusCode::NOT_FOUND);
         self.metrics.up.set(absent.into());
-        let (kind, namespace) = (self.id.0, &*self.id.1);
-        let name = || self.resource.full_name();
-        if fault.is(StatusCode::FORBIDDEN) {
+        if fault.is(StatusCode::FORBIDDEN) || fault.is(StatusCode::NOT_FOUND) {
+            self.answered();
             if self.said.insert(fault.reason()) {
-                let meanwhile =
-                    if self.resource.need == Need::Optional { "there are none until it is given" } else { "tried again until it is given" };
-                warn!(kind, namespace, "the right to list and watch {} is missing: {fault}; {meanwhile}", name());
+                self.say(fault);
             }
-        } else if fault.is(StatusCode::NOT_FOUND) {
-            if self.said.insert(fault.reason()) {
-                match self.resource.need {
-                    Need::Installed(by) => {
-                        warn!(kind, "the API server does not know {}: nothing is served before it does; install it with: {by}", name())
-                    }
-                    Need::Required => warn!(kind, "the API server does not know {}: nothing is served before it does", name()),
-                    Need::Optional => info!(kind, "the API server does not know {}: there are none", name()),
-                }
+            return;
+        }
+        let mut outage = self.outage.state.lock();
+        outage.without.insert(self.id.clone());
+        if outage.said.insert(fault.reason()) {
+            warn!("{fault}; what was read last is served until it answers again");
+        }
+    }
+
+    /// A right or a definition that is missing.
+    fn say(&self, fault: &Fault) {
+        let (kind, namespace, name) = (self.id.0, &*self.id.1, self.resource.full_name());
+        match self.resource.need {
+            Need::Optional if fault.is(StatusCode::NOT_FOUND) => info!(kind, "the API server does not know {name}: there are none"),
+            Need::Installed(by) if fault.is(StatusCode::NOT_FOUND) => {
+                warn!(kind, "the API server does not know {name}, which is waited for; install it with: {by}");
             }
-        } else {
-            let mut outage = self.outage.0.lock();
-            outage.without.insert(self.id.clone());
-            if outage.said.insert(fault.reason()) {
-                warn!("{fault}; what was read last is served until it answers again");
+            Need::Required if fault.is(StatusCode::NOT_FOUND) => warn!(kind, "the API server does not know {name}, which is waited for"),
+            Need::Optional => warn!(kind, namespace, "the right to list and watch {name} is missing, there are none without it: {fault}"),
+            Need::Required | Need::Installed(_) => {
+                warn!(kind, namespace, "the right to list and watch {name} is missing, which is waited for: {fault}");
             }
         }
     }
@@ -137,11 +158,11 @@ mod tests {
         a.ill(&away);
         b.ill(&away);
         a.ill(&away);
-        assert_eq!(outage.0.lock().said.len(), 1);
+        assert_eq!(outage.state.lock().said.len(), 1);
         a.well();
-        assert!(!outage.0.lock().said.is_empty(), "b is without it still");
+        assert!(!outage.state.lock().said.is_empty(), "b is without it still");
         b.well();
-        assert!(outage.0.lock().said.is_empty());
+        assert!(outage.state.lock().said.is_empty());
         assert_eq!(metrics.watch("Service", "a").errors.get("unreachable"), 2);
         assert_eq!(metrics.watch("Service", "a").up.get(), 1);
     }
@@ -154,8 +175,9 @@ mod tests {
         let refused = |code| Fault::Refused { code, message: "".into(), retry_after: None };
         health.ill(&refused(StatusCode::GONE));
         assert_eq!(health.metrics().up.get(), 1);
+        health.ill(&Fault::Silent);
         health.ill(&refused(StatusCode::FORBIDDEN));
         assert_eq!(health.metrics().up.get(), 0);
-        assert!(outage.0.lock().without.is_empty());
+        assert!(outage.state.lock().without.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! What the API server tells, and fails to tell, becomes what is served: nothing too early, nothing lost, nobody disturbed.
 
+use std::process::{Command, Output};
+
 use futures_util::SinkExt as _;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -128,7 +130,7 @@ async fn an_endpoint_that_comes_or_goes_compiles_no_router() {
     still_echoes(&mut held).await;
     assert_eq!(gateway.metric("carrick_router_compilations_total").await, compiled);
     assert!(gateway.metric(r#"carrick_config_apply_seconds_count{lane="endpoints"}"#).await >= 2.0);
-    assert_eq!(gateway.metric(r#"carrick_config_apply_seconds_count{lane="routes"}"#).await, 1.0);
+    assert_eq!(gateway.metric(r#"carrick_config_apply_seconds_count{lane="routes"}"#).await, 0.0);
     assert_eq!(api.count("list wsroutes"), lists);
 }
 
@@ -349,4 +351,44 @@ async fn a_token_that_expired_is_read_anew() {
     std::fs::write(&token, "second").unwrap();
     api.apply(&redirect("b", "/b"));
     eventually_answers(&gateway, "/b", 308).await;
+}
+
+fn explain(api: &ApiServer, requests: &[&str]) -> Output {
+    let command =
+        Command::new(env!("CARGO_BIN_EXE_carrick")).arg("explain").arg("--kubeconfig").arg(api.kubeconfig()).args(requests).output();
+    command.unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_explained_by_the_objects_of_a_cluster() {
+    let page = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: page}\ndata: {index.html: hello, a.css: b}";
+    let named = route(
+        "site",
+        "hosts: [a.test]\nlocations:\n- {path: /, static: {configMap: {name: page}}}\n- {path: /ws, backends: [{service: app, port: 80}]}",
+    );
+    let endpoint = "10.0.0.7:8080".parse().unwrap();
+    let api = cluster(&all([page.to_owned(), service("app", &[endpoint]), named]));
+    let explained = explain(&api, &["ws://a.test/ws/room", "POST http://a.test/index.html", "http://other.test/"]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(explained.status.success(), "{text}");
+    for expected in ["> /ws of default/site", "10.0.0.7:8080 ready", "one of 2 files of a ConfigMap", "404"] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_that_can_not_be_had_says_why_in_one_sentence() {
+    let api = cluster(CLASS);
+    let fails_with = |expected: &str| {
+        let explained = explain(&api, &["ws://a.test/"]);
+        let text = String::from_utf8(explained.stderr).unwrap();
+        assert!(!explained.status.success() && text.contains(expected) && text.lines().count() == 1, "{expected} in\n{text}");
+    };
+    api.not_serving("wsroutes");
+    fails_with("wsroutes.carrick.dev can not be read: the cluster does not know them; install");
+    api.heal();
+    api.fail("list services", Fault::Status(403), Times::Once);
+    fails_with("services can not be read: the API server answers 403");
+    api.stop();
+    fails_with("the API server can not be reached");
 }
