@@ -149,6 +149,7 @@ pub fn status(controller: &Controller) -> k8s::status::Settings {
         controller: controller.cluster.controller_name.clone(),
         publish,
         manage_tcp_service: controller.manage_tcp_service,
+        namespaces: controller.cluster.watch_namespaces.clone(),
     }
 }
 

@@ -6,6 +6,7 @@
 mod backoff;
 mod client;
 pub mod election;
+mod events;
 mod fetch;
 mod kinds;
 pub mod lease;
@@ -13,8 +14,11 @@ mod list;
 mod list_watch;
 mod merge;
 mod outage;
+mod published;
 mod request;
 pub mod status;
+mod tcp_service;
+mod trouble;
 pub mod watch;
 
 pub use client::{Access, ConnectError, Connection, connect};

@@ -62,7 +62,6 @@ impl Gateway {
         gateway
     }
 
-    #[allow(dead_code, reason = "the tests of watches and statuses use it")]
     /// Serves what an API server holds, with the defaults of `carrick controller`. Nothing is waited for.
     pub fn controller(api: &ApiServer, flags: &[&str]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

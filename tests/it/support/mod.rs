@@ -1,6 +1,5 @@
 //! What the tests stand on: the gateway (all of Carrick in this process, on free ports), peers behind it and clients in front.
 
-#[allow(dead_code, reason = "the tests of watches and statuses use all of it")]
 pub mod api_server;
 pub mod client;
 pub mod gateway;

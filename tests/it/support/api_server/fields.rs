@@ -143,11 +143,16 @@ fn with_fields(object: &Value, fields: &BTreeMap<Path, Value>) -> Value {
 
 fn build<'a>(fields: impl Iterator<Item = (&'a [Step], &'a Value)>) -> Value {
     let mut below: BTreeMap<&Step, Vec<(&[Step], &Value)>> = BTreeMap::new();
+    let mut own = None;
     for (path, value) in fields {
         match path.split_first() {
             Some((step, rest)) => below.entry(step).or_default().push((rest, value)),
-            None => return value.clone(),
+            None => own = Some(value.clone()),
         }
+    }
+    // An empty map is a value only as long as nothing is in it.
+    if let Some(own) = own.filter(|_| below.is_empty()) {
+        return own;
     }
     let mut map = Map::new();
     let mut items = Vec::new();

@@ -164,11 +164,6 @@ impl ApiServer {
         self.shared.requests.lock().get(of).copied().unwrap_or_default()
     }
 
-    /// How many requests there were of each verb and resource.
-    pub fn requests(&self) -> BTreeMap<String, usize> {
-        self.shared.requests.lock().clone()
-    }
-
     /// Requests that wanted to change something, but for the Lease.
     pub fn writes(&self) -> usize {
         let is_write =

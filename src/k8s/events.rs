@@ -1,0 +1,214 @@
+//! Events (events.k8s.io/v1) on WsRoutes: what a user must see where they look first, in `kubectl describe`.
+//!
+//! It never decides what is news. `status` and `tcp_service` hand it on; the leader alone runs it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        core::v1::ObjectReference,
+        events::v1::{Event, EventSeries},
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client, Error,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{status::News, trouble::Trouble};
+use crate::telemetry::Metrics;
+
+/// Events that wait; more are dropped, because the statuses say it all.
+const WAITING: usize = 256;
+/// Of one object at once.
+const BURST: f64 = 10.0;
+/// After that, one in so many seconds.
+const REFILL: f64 = 60.0;
+/// Objects whose events are counted; beyond it those that may have all of theirs are forgotten.
+const OBJECTS: usize = 4096;
+/// `note`, by the API server's validation.
+const NOTE: usize = 1024;
+/// `reason`, by the same.
+const REASON: usize = 128;
+/// What of the object's name is in that of its Event, which has 253 characters as well.
+const NAME: usize = 230;
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// Something to be said about an object.
+#[derive(Clone, Debug)]
+pub(super) struct Notice {
+    pub(super) regarding: ObjectReference,
+    pub(super) news: News,
+}
+
+/// Where Events are handed in.
+#[derive(Clone, Debug)]
+pub(super) struct Notices {
+    sender: mpsc::Sender<Notice>,
+    metrics: Arc<Metrics>,
+}
+
+impl Notices {
+    /// Hands one in, or drops it where too many wait.
+    pub(super) fn post(&self, regarding: ObjectReference, news: News) {
+        if self.sender.try_send(Notice { regarding, news }).is_err() {
+            self.metrics.events.inc("dropped");
+        }
+    }
+}
+
+/// Writes what is handed in, one after another.
+pub(super) struct Recorder {
+    client: Client,
+    /// `--controller-name`.
+    controller: String,
+    notices: mpsc::Receiver<Notice>,
+    metrics: Arc<Metrics>,
+    buckets: Buckets,
+}
+
+impl Recorder {
+    pub(super) fn new(client: Client, controller: String, metrics: Arc<Metrics>) -> (Notices, Self) {
+        let (sender, notices) = mpsc::channel(WAITING);
+        let recorder = Self { client, controller, notices, metrics: Arc::clone(&metrics), buckets: Buckets::default() };
+        (Notices { sender, metrics }, recorder)
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut trouble = Trouble::new("Events can not be written");
+        while let Some(notice) = self.notices.recv().await {
+            let uid = notice.regarding.uid.clone().unwrap_or_default();
+            if !self.buckets.take(&uid, Instant::now()) {
+                self.metrics.events.inc("dropped");
+                continue;
+            }
+            match timeout(REQUEST, self.write(notice)).await {
+                Ok(Ok(())) => {
+                    trouble.is_over();
+                    self.metrics.events.inc("written");
+                }
+                Ok(Err(error)) => {
+                    trouble.say(&error);
+                    self.metrics.events.inc("failed");
+                }
+                Err(_) => {
+                    trouble.say(&"no answer in time");
+                    self.metrics.events.inc("failed");
+                }
+            }
+        }
+    }
+
+    /// Creates the Event, or counts it into the series of the one that says the same of the same object.
+    async fn write(&self, notice: Notice) -> Result<(), Error> {
+        let namespace = notice.regarding.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let event = event(&self.controller, notice, MicroTime(Timestamp::now()));
+        match events.create(&PostParams::default(), &event).await {
+            Err(Error::Api(status)) if status.is_already_exists() => {}
+            created => return created.map(|_| ()),
+        }
+        let name = event.metadata.name.unwrap_or_default();
+        let count = events.get(&name).await?.series.map_or(1, |series| series.count) + 1;
+        let series = EventSeries { count, last_observed_time: MicroTime(Timestamp::now()) };
+        events.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"series": series}))).await.map(|_| ())
+    }
+}
+
+/// The Event of a notice. Its name is made of what it says, so that whoever leads finds it again.
+fn event(controller: &str, notice: Notice, now: MicroTime) -> Event {
+    let Notice { regarding, news } = notice;
+    let type_ = if news.is_bad { "Warning" } else { "Normal" };
+    let said = [type_, &news.reason, &news.note, regarding.uid.as_deref().unwrap_or_default()].join("\0");
+    let hash: String = Sha256::digest(said).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let about: String = regarding.name.iter().flat_map(|name| name.chars()).take(NAME).collect();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{hash}", about.trim_end_matches(['.', '-']))),
+            namespace: regarding.namespace.clone(),
+            ..ObjectMeta::default()
+        },
+        regarding: Some(regarding),
+        type_: Some(type_.to_owned()),
+        reason: Some(bounded(&news.reason, REASON)),
+        note: Some(bounded(&news.note, NOTE)),
+        action: Some("Translate".to_owned()),
+        event_time: Some(now),
+        reporting_controller: Some(controller.to_owned()),
+        reporting_instance: Some(bounded(controller, REASON)),
+        ..Event::default()
+    }
+}
+
+/// The first so many bytes, at the end of a character.
+fn bounded(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}
+
+/// A token bucket an object.
+#[derive(Debug, Default)]
+struct Buckets(HashMap<String, (f64, Instant)>);
+
+impl Buckets {
+    fn take(&mut self, object: &str, now: Instant) -> bool {
+        let tokens = |(tokens, at): &(f64, Instant)| (tokens + now.duration_since(*at).as_secs_f64() / REFILL).min(BURST);
+        if self.0.len() >= OBJECTS {
+            self.0.retain(|_, bucket| tokens(bucket) < BURST);
+        }
+        let has = self.0.get(object).map_or(BURST, tokens);
+        let takes = has >= 1.0;
+        self.0.insert(object.to_owned(), (if takes { has - 1.0 } else { has }, now));
+        takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(name: &str, note: &str) -> Notice {
+        let regarding = ObjectReference { name: Some(name.into()), namespace: Some("default".into()), ..ObjectReference::default() };
+        Notice { regarding, news: News { is_bad: true, reason: "ServiceNotFound".into(), note: note.into() } }
+    }
+
+    fn name(notice: Notice) -> String {
+        event("carrick.dev/controller", notice, MicroTime(Timestamp::UNIX_EPOCH)).metadata.name.unwrap()
+    }
+
+    #[test]
+    fn the_same_news_have_the_same_name() {
+        assert_eq!(name(notice("shop", "no chat")), name(notice("shop", "no chat")));
+        assert_ne!(name(notice("shop", "no chat")), name(notice("shop", "no app")));
+        assert!(name(notice("shop", "no chat")).starts_with("shop."));
+    }
+
+    #[test]
+    fn names_and_notes_stay_within_what_the_api_server_takes() {
+        let long = format!("{}.{}", "a".repeat(229), "b".repeat(23));
+        let event = event("carrick.dev/controller", notice(&long, &"ß".repeat(1000)), MicroTime(Timestamp::UNIX_EPOCH));
+        assert!(event.metadata.name.is_some_and(|name| name.len() <= 253 && !name.contains("..")));
+        assert_eq!(event.note.map(|note| note.len()), Some(1024));
+    }
+
+    #[test]
+    fn an_object_has_a_few_events_at_once_and_then_one_a_minute() {
+        let mut buckets = Buckets::default();
+        let now = Instant::now();
+        assert_eq!((0..100).filter(|_| buckets.take("a", now)).count(), 10);
+        assert!(buckets.take("b", now));
+        assert!(!buckets.take("a", now + Duration::from_secs(59)));
+        assert!(buckets.take("a", now + Duration::from_secs(61)));
+        for i in 0..2 * OBJECTS {
+            buckets.take(&i.to_string(), now + Duration::from_secs(i as u64 * 700));
+        }
+        assert!(buckets.0.len() <= OBJECTS);
+    }
+}

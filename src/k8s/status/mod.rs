@@ -1,0 +1,264 @@
+//! What became of each WsRoute, written to it by the leader: conditions, addresses, Events.
+//!
+//! It never decides what is wrong: `translate` says so. `app` starts it.
+//!
+//! The leader watches the statuses themselves, with the resourceVersions that the translation never sees: what is there already is
+//! not written, what somebody took away is written again, and no write is older than what it replaces.
+
+mod compose;
+mod ledger;
+mod shown;
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use futures_util::{
+    future::join_all,
+    stream::{FuturesUnordered, StreamExt as _},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client, Error,
+    api::{Patch, PatchParams, Request},
+};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+pub(super) use compose::News;
+use ledger::{Ledger, Outcome, Seen, Write};
+use shown::{STATUSES, Shown};
+
+use super::{
+    Connection,
+    events::{Notices, Recorder},
+    list_watch::{self, follow},
+    outage::{Health, Outage},
+    published::{self, Watched},
+    tcp_service,
+    trouble::Trouble,
+};
+use crate::{api::LoadBalancerIngress, model::ObjectRef, telemetry::Metrics, translate::Translated};
+
+/// News of routes that the ledger has not taken yet; behind it, the watch waits.
+const NEWS: usize = 64;
+/// Writes under way at once.
+const AT_ONCE: usize = 8;
+/// Between the starts of two writes: thousands of routes take their time, and leave the API server to others.
+const PACE: Duration = Duration::from_millis(10);
+/// One write.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// What statuses say of ourselves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `--controller-name`.
+    pub controller: String,
+    /// Where clients reach us.
+    pub publish: Publish,
+    /// Whether the leader keeps the Service of `tcp` ports beside the published one.
+    pub manage_tcp_service: bool,
+    /// Only WsRoutes of these namespaces; empty is all.
+    pub namespaces: Vec<String>,
+}
+
+/// Where the addresses in statuses come from.
+#[derive(Clone, Debug)]
+pub enum Publish {
+    /// Nowhere.
+    Nothing,
+    /// From this Service.
+    Service(ObjectRef),
+    /// These.
+    Addresses(Vec<String>),
+}
+
+/// Writes while `leading`, on change only, until nothing more will come.
+pub async fn run(
+    connection: Connection,
+    settings: Settings,
+    latest: watch::Receiver<Arc<Translated>>,
+    mut leading: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+) {
+    while leading.wait_for(|leading| *leading).await.is_ok() {
+        tokio::select! {
+            () = lead(&connection.client, &settings, latest.clone(), &metrics) => return,
+            // What is under way is dropped: the next leader sees what came of it.
+            _ = leading.wait_for(|leading| !*leading) => metrics.status_pending.set(0),
+        }
+    }
+}
+
+/// Does what only the leader does.
+async fn lead(client: &Client, settings: &Settings, latest: watch::Receiver<Arc<Translated>>, metrics: &Arc<Metrics>) {
+    let (notices, recorder) = Recorder::new(client.clone(), settings.controller.clone(), Arc::clone(metrics));
+    let (known, published) = watch::channel(Watched::Unknown);
+    let following = async {
+        match &settings.publish {
+            Publish::Service(name) => published::follow(client.clone(), name.clone(), known).await,
+            Publish::Nothing | Publish::Addresses(_) => pending().await,
+        }
+    };
+    let tcp_service = async {
+        match &settings.publish {
+            Publish::Service(name) if settings.manage_tcp_service => {
+                tcp_service::keep(client, &settings.controller, name, published.clone(), latest.clone(), notices.clone()).await;
+            }
+            _ => pending().await,
+        }
+    };
+    let writer = Writer { client, settings, metrics, notices: &notices };
+    tokio::select! {
+        () = writer.run(latest.clone(), published.clone()) => {}
+        () = recorder.run() => {}
+        () = following => {}
+        () = tcp_service => {}
+    }
+}
+
+/// Carries out what the ledger says.
+struct Writer<'a> {
+    client: &'a Client,
+    settings: &'a Settings,
+    metrics: &'a Metrics,
+    notices: &'a Notices,
+}
+
+impl Writer<'_> {
+    async fn run(&self, mut latest: watch::Receiver<Arc<Translated>>, mut published: watch::Receiver<Watched>) {
+        let mut ledger = Ledger::new(self.settings.controller.clone(), fastrand::u64(..));
+        match &self.settings.publish {
+            Publish::Nothing => ledger.addressed(Some(Vec::new())),
+            Publish::Addresses(addresses) => ledger.addressed(Some(addresses.iter().map(|address| published::address(address)).collect())),
+            Publish::Service(_) => {}
+        }
+        let places = self.places();
+        let (told, mut routes) = mpsc::channel(NEWS);
+        let outage = Arc::<Outage>::default();
+        let mut watches = std::pin::pin!(join_all(places.iter().cloned().enumerate().map(|(number, place)| {
+            let health = Health::new(STATUSES, place.as_ref(), Arc::clone(&outage), self.metrics);
+            follow::<Shown>(self.client.clone(), STATUSES, place, health, number, told.clone())
+        })));
+        let mut writing = Trouble::new("the status of a WsRoute could not be written");
+        let mut writes = FuturesUnordered::new();
+        let mut next_start = Instant::now();
+        loop {
+            let now = Instant::now();
+            // Until the published Service was seen once, every status would be written twice.
+            let may_write = self.knows_addresses(&published);
+            while may_write && writes.len() < AT_ONCE && next_start <= now {
+                let Some(write) = ledger.next(now, Timestamp::now()) else { break };
+                next_start = now + PACE;
+                writes.push(self.write(write));
+            }
+            self.metrics.status_pending.set(i64::try_from(ledger.pending()).unwrap_or(i64::MAX));
+            let paced = (writes.len() < AT_ONCE && next_start > now && ledger.has_open()).then_some(next_start);
+            tokio::select! {
+                _ = &mut watches => return,
+                Some((place, news)) = routes.recv() => take(news, places[place].as_deref(), &mut ledger),
+                Ok(()) = latest.changed() => ledger.translated(latest.borrow_and_update().clone()),
+                Ok(()) = published.changed() => {
+                    ledger.addressed(addresses(&published.borrow_and_update()));
+                }
+                Some((write, outcome)) = writes.next() => {
+                    let outcome = self.count(&write, outcome, &mut writing);
+                    ledger.hear(&write, outcome, Instant::now());
+                }
+                () = at(paced.into_iter().chain(ledger.due()).min()) => {}
+                else => return,
+            }
+        }
+    }
+
+    fn knows_addresses(&self, published: &watch::Receiver<Watched>) -> bool {
+        !matches!(self.settings.publish, Publish::Service(_)) || *published.borrow() != Watched::Unknown
+    }
+
+    /// What is watched: each namespace by itself, or all.
+    fn places(&self) -> Vec<Option<Arc<str>>> {
+        match &self.settings.namespaces[..] {
+            [] => vec![None],
+            namespaces => namespaces.iter().map(|namespace| Some(Arc::from(namespace.as_str()))).collect(),
+        }
+    }
+
+    async fn write(&self, write: Write) -> (Write, Result<Seen, Error>) {
+        let result = timeout(REQUEST, self.send(&write)).await.unwrap_or_else(|_| Err(Error::Service("no answer in time".into())));
+        (write, result)
+    }
+
+    async fn send(&self, write: &Write) -> Result<Seen, Error> {
+        let patch = Patch::Apply(json!({
+            "apiVersion": shown::API_VERSION, "kind": shown::KIND,
+            "metadata": {"uid": write.uid, "resourceVersion": write.version},
+            "status": write.status,
+        }));
+        let params = PatchParams::apply(&self.manager()).force();
+        let request = Request::new(STATUSES.path(Some(&write.route.namespace)));
+        let request = request.patch_subresource("status", &write.route.name, &params, &patch).map_err(Error::BuildRequest)?;
+        self.client.request(request).await.map(|wire| Shown::new(wire).seen)
+    }
+
+    /// One for all replicas, so that whoever leads owns what the others wrote. The API server takes 128 characters.
+    fn manager(&self) -> String {
+        self.settings.controller.chars().take(128).collect()
+    }
+
+    /// What came of a write, counted and said.
+    fn count(&self, write: &Write, result: Result<Seen, Error>, writing: &mut Trouble) -> Outcome {
+        let (label, outcome) = match result {
+            Ok(seen) => {
+                writing.is_over();
+                write.news.iter().for_each(|news| self.notices.post(reference(write), news.clone()));
+                ("written", Outcome::Written(seen))
+            }
+            Err(Error::Api(status)) if status.code == 409 => ("conflict", Outcome::Conflict),
+            Err(Error::Api(status)) if status.code == 404 => ("gone", Outcome::Gone),
+            Err(error) => {
+                writing.say(&format!("{}: {error}", write.route));
+                ("failed", Outcome::Failed)
+            }
+        };
+        self.metrics.status_writes.inc(label);
+        outcome
+    }
+}
+
+/// Where clients reach the published Service, if that is known.
+fn addresses(published: &Watched) -> Option<Vec<LoadBalancerIngress>> {
+    match published {
+        Watched::Unknown | Watched::Unreadable => None,
+        Watched::Absent => Some(Vec::new()),
+        Watched::There(service) => Some(published::addresses(service)),
+    }
+}
+
+/// What a watch tells, for the ledger.
+fn take(news: list_watch::News<Shown>, namespace: Option<&str>, ledger: &mut Ledger) {
+    match news {
+        list_watch::News::Listed(all) => ledger.see_all(namespace, all.into_iter().map(|shown| (shown.route, shown.seen)).collect()),
+        list_watch::News::Applied(shown) => ledger.see(shown.route, shown.seen),
+        list_watch::News::Deleted(route) => ledger.lose(&route),
+    }
+}
+
+fn reference(write: &Write) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(shown::API_VERSION.to_owned()),
+        kind: Some(shown::KIND.to_owned()),
+        namespace: Some(write.route.namespace.to_string()),
+        name: Some(write.route.name.to_string()),
+        uid: Some(write.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}
