@@ -34,6 +34,7 @@ use crate::{
         Proxy,
         files::Layout,
         listen::{self, Bound, Listening},
+        retire,
     },
     telemetry::{AccessLog, Metrics},
     translate::Change,
@@ -42,6 +43,9 @@ use crate::{
 
 /// Changes that wait for the control loop; whoever has more of them waits.
 const CHANGES: usize = 1024;
+
+/// How long the tunnels may take to answer once we are told to go at once.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long giving the Lease back may take.
 const RESIGNING: Duration = Duration::from_secs(3);
@@ -72,6 +76,7 @@ pub struct Server {
     flags: Flags,
     written: CancellationToken,
     writing: Option<JoinHandle<()>>,
+    leaving: Leaving,
     leader: Option<Leader>,
     // The order of the fields is the order of their end.
     _control: Threads,
@@ -96,6 +101,7 @@ impl Server {
             let proxy = Arc::clone(&proxy);
             async move { listen::start(&proxy).await }
         })?;
+        data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry)));
 
         let ready = Arc::new(AtomicBool::new(true));
         let state =
@@ -105,6 +111,7 @@ impl Server {
         let admin = bind(flags.admin_bind, ADMIN_BIND).map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
+        let leaving = Leaving::of(&source);
         let leader = start_control(&control, flags, source, &addresses, &live, metrics)?;
         Ok(Self {
             addresses,
@@ -116,6 +123,7 @@ impl Server {
             flags: flags.clone(),
             written,
             writing,
+            leaving,
             leader,
             _control: control,
             data,
@@ -143,19 +151,35 @@ impl Server {
     ///
     /// The ports stay open until the end: closing a listener resets those who wait in its queue.
     pub async fn shut_down(self, now: impl Future<Output = ()>) {
-        self.ready.store(false, Ordering::Relaxed);
+        // kube-proxy falls back to endpoints that serve and terminate, and load balancers send new connections long after.
+        self.ready.store(self.leaving == Leaving::Cluster, Ordering::Relaxed);
         self.proxy.leave();
+        let ended = || async { tokio::join!(self.registry.emptied(), self.proxy.answered()) };
         let drained = async {
             sleep(self.flags.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0)).await;
             self.proxy.shut_down();
-            let told = self.registry.drain(&Order::all_at_once(Reason::Shutdown));
-            tracing::info!(tunnels = told, "shutting down: every open tunnel is told");
-            let ended = async { tokio::join!(self.registry.emptied(), self.proxy.answered()) };
-            if timeout(self.flags.drain_timeout.0, ended).await.is_err() {
+            let left = self.flags.drain_timeout.0;
+            let order = match self.leaving {
+                Leaving::Demo => Order::all_at_once(Reason::Shutdown),
+                Leaving::Standalone | Leaving::Cluster => Order::of_shutdown(left),
+            };
+            let told = self.registry.drain(&order);
+            tracing::info!(tunnels = told, "shutting down: every open tunnel is told, one after the other");
+            if timeout(left, ended()).await.is_err() {
                 tracing::warn!(tunnels = self.registry.len(), "the drain timeout is over: what is still open is cut");
             }
         };
-        tokio::select! { () = drained => {}, () = now => tracing::warn!("told again: what is still open is cut") }
+        tokio::select! {
+            () = drained => {}
+            () = now => {
+                tracing::warn!("told again: what is still open is told at once, and cut");
+                self.proxy.shut_down();
+                self.registry.drain(&Order::all_at_once(Reason::Shutdown));
+                // Whoever does not answer in time is cut below.
+                let _ = timeout(LAST_WORDS, ended()).await;
+            }
+        }
+        self.ready.store(false, Ordering::Relaxed);
         let Self { listening, data, written, writing, leader, .. } = self;
         if let Some(leader) = leader {
             leader.resign().await;
@@ -191,6 +215,27 @@ fn start_access_log(
     }
     let (access, writer) = AccessLog::new(flags.log_format, Arc::clone(metrics));
     (access, Some(threads.handle().spawn(writer.run(tokio::io::stdout(), written.clone().cancelled_owned()))))
+}
+
+/// How a shutdown looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// Nobody else is there to take over: at once.
+    Demo,
+    /// Spread over the drain timeout, and not ready from the first moment.
+    Standalone,
+    /// Spread over the drain timeout, and ready to its end.
+    Cluster,
+}
+
+impl Leaving {
+    fn of(source: &Source) -> Self {
+        match source {
+            Source::Text(_) => Leaving::Demo,
+            Source::Manifests { .. } => Leaving::Standalone,
+            Source::Cluster(_) => Leaving::Cluster,
+        }
+    }
 }
 
 /// The candidate for the Lease.

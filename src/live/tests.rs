@@ -5,7 +5,7 @@ use crate::{
     balance::Tried,
     model::{
         PoolKey,
-        route::{self, Match, PathPattern, Proxy, TcpTls, Timeouts, WebSocket},
+        route::{self, Drain, Match, PathPattern, Proxy, TcpTls, Timeouts, WebSocket},
         table::{Host, HostPattern, TcpPort},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -24,6 +24,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
+        drain: Drain::default(),
     };
     Arc::new(route::Location {
         key: LocationKey { namespace: "default".into(), identity: name.into() },
@@ -142,6 +143,7 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             proxy_protocol: None,
             connect: Duration::from_secs(5),
             idle: None,
+            drain: Drain::default(),
         })
     };
     let (one, two) = (TcpPort::Number(9000), TcpPort::Number(9001));

@@ -57,6 +57,17 @@ pub enum PoolKey {
     Address(Arc<str>),
 }
 
+impl PoolKey {
+    /// Whether both are ports of one Service, or the same address.
+    pub fn is_same_service(&self, other: &Self) -> bool {
+        match (self, other) {
+            (PoolKey::Service { service, .. }, PoolKey::Service { service: other, .. }) => service == other,
+            (PoolKey::Address(address), PoolKey::Address(other)) => address == other,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

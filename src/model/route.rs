@@ -142,6 +142,54 @@ pub struct Proxy {
     pub websocket: WebSocket,
     /// Upgrade tokens besides `websocket` that pass as opaque bytes; lower case.
     pub upgrades: Vec<Arc<str>>,
+    /// How its tunnels are brought to an end.
+    #[serde(skip_serializing_if = "Drain::is_default")]
+    pub drain: Drain,
+}
+
+/// How tunnels are brought to an end by us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drain {
+    /// Who closes the tunnels of a terminating pod.
+    pub by: DrainBy,
+    /// When we begin, after its termination; `None` is at once if it has at most a minute left, else a minute before its deadline.
+    pub start: Option<Duration>,
+    /// At most so many closes a second.
+    pub max_per_second: Option<u32>,
+    /// Within this time, instead of at once, the clients of a backend that vanished are told.
+    pub client_spread: Duration,
+    /// What becomes of tunnels whose endpoint leaves its Service while its pod lives.
+    pub on_endpoint_removed: OnRemoved,
+    /// What becomes of tunnels whose Service the route no longer lists.
+    pub on_backend_removed: OnRemoved,
+    /// What becomes of tunnels whose location is gone: they are kept only if the route says so.
+    pub keep_on_route_removed: bool,
+}
+
+impl Drain {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who closes the tunnels of a terminating pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum DrainBy {
+    /// We, evenly until its deadline.
+    #[default]
+    Proxy,
+    /// It, and we only what is left shortly before.
+    Application,
+}
+
+/// What becomes of tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum OnRemoved {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are closed by us.
+    Drain,
 }
 
 /// A share of the new requests.
@@ -398,6 +446,9 @@ pub struct TcpRoute {
     pub connect: Duration,
     /// Without a byte either way; `None` is never.
     pub idle: Option<Duration>,
+    /// How its connections are brought to an end.
+    #[serde(skip_serializing_if = "Drain::is_default")]
+    pub drain: Drain,
 }
 
 /// Who speaks TLS on a layer-4 route.

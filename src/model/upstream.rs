@@ -29,8 +29,8 @@ pub struct EndpointSpec {
 pub enum EndpointState {
     /// `ready`: takes new requests.
     Ready,
-    /// `serving` and `terminating`: keeps what it has, takes nothing new.
+    /// `terminating`: takes nothing new, and what it has is closed before it ends.
     Draining,
-    /// Neither: takes nothing new; what it has is left alone.
+    /// Neither: takes nothing new, keeps what it has.
     NotReady,
 }

@@ -20,6 +20,7 @@ pub mod listen;
 mod peers;
 pub mod proxy_protocol;
 pub mod refuse;
+pub mod retire;
 mod search;
 mod sent;
 pub mod tcp;

@@ -44,6 +44,7 @@ pub fn proxied() -> route::Proxy {
         },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
+        drain: route::Drain::default(),
     }
 }
 

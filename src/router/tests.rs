@@ -186,6 +186,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
         proxy_protocol: None,
         connect: std::time::Duration::from_secs(5),
         idle: None,
+        drain: route::Drain::default(),
     })
 }
 
@@ -264,6 +265,7 @@ fn subprotocols_and_upgrades_pass_as_listed() {
             frames: None,
         },
         upgrades: vec!["spdy/3.1".into()],
+        drain: route::Drain::default(),
     };
     let mut spec = (*location("a", prefix("/a"), Match::default())).clone();
     spec.action = Action::Proxy(Box::new(proxy));

@@ -138,10 +138,11 @@ pub(super) fn of_addresses(addresses: impl Iterator<Item = SocketAddr>) -> PoolS
 
 fn state(conditions: &EndpointConditions) -> EndpointState {
     let ready = conditions.ready.unwrap_or(true);
-    match (ready, conditions.serving.unwrap_or(ready), conditions.terminating.unwrap_or(false)) {
-        (true, ..) => EndpointState::Ready,
-        (false, true, true) => EndpointState::Draining,
-        _ => EndpointState::NotReady,
+    match (conditions.terminating.unwrap_or(false), ready) {
+        // Whatever else is said of it: a Service may publish pods that are not ready as ready.
+        (true, _) => EndpointState::Draining,
+        (false, true) => EndpointState::Ready,
+        (false, false) => EndpointState::NotReady,
     }
 }
 
@@ -204,8 +205,8 @@ mod tests {
         let all_absent = EndpointConditions::default();
         assert_eq!(state(&all_absent), EndpointState::Ready, "an absent ready is true");
         assert_eq!(state(&conditions(Some(false), Some(true), Some(true))), EndpointState::Draining);
-        assert_eq!(state(&conditions(Some(false), Some(false), Some(true))), EndpointState::NotReady);
-        assert_eq!(state(&conditions(Some(false), None, Some(true))), EndpointState::NotReady, "an absent serving is ready");
+        assert_eq!(state(&conditions(Some(false), Some(false), Some(true))), EndpointState::Draining, "serving or not");
+        assert_eq!(state(&conditions(Some(true), Some(true), Some(true))), EndpointState::Draining, "published though not ready");
         assert_eq!(state(&conditions(Some(false), Some(true), None)), EndpointState::NotReady);
     }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     HasHttps, Options, allowance,
     build::Draft,
-    location::{CONNECT, IDLE, positive},
+    location::{CONNECT, IDLE, drain, positive},
     ownership::{Owners, Permit},
     references::Context,
     status::Problem,
@@ -164,6 +164,7 @@ impl Entry {
             }),
             connect: positive("timeouts.connect", timeouts.connect, CONNECT).map_err(invalid)?,
             idle: timeouts.idle.map_or(Some(IDLE), api::Duration::non_zero),
+            drain: drain(spec.drain.as_ref()),
         };
         Ok(Self { route: Arc::new(route), ports, problems })
     }

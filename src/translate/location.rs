@@ -18,8 +18,9 @@ use crate::{
     model::{
         LocationKey,
         route::{
-            Action, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, PathPattern, Ping, PingTo, Policy, Proxy, Rate, Redirect,
-            RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern, WebSocket,
+            Action, Drain, DrainBy, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, OnRemoved, PathPattern, Ping, PingTo,
+            Policy, Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
+            WebSocket,
         },
     },
 };
@@ -229,7 +230,29 @@ pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPatt
         timeouts: timeouts(policy.timeouts.as_ref())?,
         websocket: websocket(policy.websocket.as_ref())?,
         upgrades: upgrades(policy.upgrades.as_ref())?,
+        drain: drain(policy.drain.as_ref()),
     })
+}
+
+/// How tunnels are brought to an end, of a location or of layer 4.
+pub(super) fn drain(spec: Option<&api::Drain>) -> Drain {
+    let Some(spec) = spec else { return Drain::default() };
+    let removed = |on: Option<api::OnRemoved>| match on {
+        Some(api::OnRemoved::Drain) => OnRemoved::Drain,
+        Some(api::OnRemoved::Keep) | None => OnRemoved::Keep,
+    };
+    Drain {
+        by: match spec.by {
+            Some(api::DrainBy::Application) => DrainBy::Application,
+            Some(api::DrainBy::Proxy) | None => DrainBy::Proxy,
+        },
+        start: spec.start.map(|start| start.0),
+        max_per_second: spec.max_per_second,
+        client_spread: spec.client_spread.map_or(Duration::ZERO, |spread| spread.0),
+        on_endpoint_removed: removed(spec.on_endpoint_removed),
+        on_backend_removed: removed(spec.on_backend_removed),
+        keep_on_route_removed: spec.on_route_removed == Some(api::OnRemoved::Keep),
+    }
 }
 
 fn upgrades(spec: Option<&Vec<String>>) -> Result<Vec<Arc<str>>, String> {

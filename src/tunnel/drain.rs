@@ -1,58 +1,92 @@
 //! Which tunnels are to be closed by us, and when each of them has its turn.
 //!
-//! Pure: it never knows tunnels, tasks or clocks. `registry` marks its tunnels by it; `app` gives the orders.
+//! Pure: it never knows tunnels, tasks or clocks. `registry` marks its tunnels by it; `proxy::retire`, `admin` and `app` give the orders.
+
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::close::Reason;
-use crate::model::{EndpointKey, LocationKey};
+use crate::model::{
+    EndpointKey, LocationKey, PoolKey,
+    route::{Drain, DrainBy},
+};
+
+/// What a pod is left, at least, for closing handshakes that take their time.
+const MARGIN: Duration = Duration::from_secs(2);
+/// A pod with more time than this is drained in the last of it.
+const LAST: Duration = Duration::from_secs(60);
 
 /// Closes tunnels, evenly spread over a time.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Which tunnels.
+    /// Which tunnels; those that are opened later too, until the order is over.
     pub filter: Filter,
     /// When the first is closed.
     pub from: Instant,
     /// When the last is closed; all at once where this is not after `from`.
     pub until: Instant,
+    /// At most so many a second, be it later than `until`.
+    pub max_per_second: Option<u32>,
     /// Why.
     pub reason: Reason,
 }
 
-/// Which tunnels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// All; those that are opened later too.
-    All,
-    /// Those that came by a location.
-    Location(LocationKey),
-    /// Those to an endpoint.
-    Endpoint(EndpointKey),
+/// Which tunnels: all that every given field holds for. `Default` is all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Those that came by this location.
+    pub location: Option<LocationKey>,
+    /// Those to this endpoint.
+    pub endpoint: Option<EndpointKey>,
+    /// Those to endpoints of this Service, by whatever port, or of this address.
+    pub service: Option<PoolKey>,
 }
 
 impl Filter {
     /// Whether a tunnel of this location to this endpoint is meant.
     pub fn takes(&self, location: &LocationKey, endpoint: &EndpointKey) -> bool {
-        match self {
-            Filter::All => true,
-            Filter::Location(key) => key == location,
-            Filter::Endpoint(key) => key == endpoint,
-        }
+        self.location.as_ref().is_none_or(|key| key == location)
+            && self.endpoint.as_ref().is_none_or(|key| key == endpoint)
+            && self.service.as_ref().is_none_or(|pool| pool.is_same_service(&endpoint.pool))
     }
 }
 
 impl Order {
-    /// All tunnels at once: the order of a shutdown.
+    /// All tunnels at once.
     pub fn all_at_once(reason: Reason) -> Self {
+        Self::spread(Filter::default(), Duration::ZERO, reason)
+    }
+
+    /// From now on, over a time.
+    pub fn spread(filter: Filter, over: Duration, reason: Reason) -> Self {
         let now = Instant::now();
-        Self { filter: Filter::All, from: now, until: now, reason }
+        Self { filter, from: now, until: now + over, max_per_second: None, reason }
+    }
+
+    /// The tunnels of a terminating pod, as its route says. `left`: until it is killed.
+    pub fn of_terminating(filter: Filter, drain: &Drain, left: Duration) -> Self {
+        let now = Instant::now();
+        let start = match drain.by {
+            DrainBy::Proxy => drain.start.unwrap_or_else(|| left.saturating_sub(LAST)),
+            DrainBy::Application => left.saturating_sub(margin(left)),
+        };
+        let start = start.min(left.saturating_sub(MARGIN));
+        let until = now + (left - margin(left - start));
+        Self { filter, from: now + start, until, max_per_second: drain.max_per_second, reason: Reason::Terminating }
+    }
+
+    /// All tunnels, before this process is killed.
+    pub fn of_shutdown(left: Duration) -> Self {
+        let at_once = Drain { start: Some(Duration::ZERO), ..Drain::default() };
+        Self { reason: Reason::Shutdown, ..Self::of_terminating(Filter::default(), &at_once, left) }
     }
 
     /// The turn of the tunnel with this index among `count`.
     pub fn turn(&self, index: usize, count: usize) -> Instant {
-        let spread = self.until.saturating_duration_since(self.from);
-        self.from + spread.mul_f64(index as f64 / count.max(1) as f64)
+        let even = self.duration().mul_f64(index as f64 / count.max(1) as f64);
+        let slow = self.max_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(index as f64 / f64::from(rate.max(1))));
+        self.from + even.max(slow)
     }
 
     /// The turn of a tunnel that is opened while the order runs; `share`, 0 to 1, says where in the time that is left.
@@ -60,22 +94,38 @@ impl Order {
         let from = self.from.max(now);
         from + self.until.saturating_duration_since(from).mul_f64(share.clamp(0.0, 1.0))
     }
+
+    fn duration(&self) -> Duration {
+        self.until.saturating_duration_since(self.from)
+    }
+}
+
+/// What of the time of a drain is not used for it: a tenth, two seconds at least, half of it at most.
+fn margin(time: Duration) -> Duration {
+    (time / 10).max(MARGIN).min(time / 2)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn order(spread: Duration) -> Order {
-        let from = Instant::now();
-        Order { filter: Filter::All, from, until: from + spread, reason: Reason::Shutdown }
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn spread(over: Duration) -> Order {
+        Order::spread(Filter::default(), over, Reason::Shutdown)
+    }
+
+    /// First and last turn of many, in seconds from now.
+    fn span(drain: Drain, left: u64) -> (u64, u64) {
+        let now = Instant::now();
+        let order = Order::of_terminating(Filter::default(), &drain, SECOND * left as u32);
+        let seconds = |at: Instant| (at - now).as_secs();
+        (seconds(order.from), seconds(order.until))
     }
 
     #[tokio::test(start_paused = true)]
     async fn turns_are_even_and_never_past_the_end() {
-        let order = order(Duration::from_secs(10));
+        let order = spread(SECOND * 10);
         let turns: Vec<_> = (0..5).map(|index| (order.turn(index, 5) - order.from).as_secs()).collect();
         assert_eq!(turns, [0, 2, 4, 6, 8]);
         assert_eq!(order.turn(0, 0), order.from);
@@ -89,13 +139,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_tunnel_gets_a_turn_in_what_is_left() {
-        let order = order(Duration::from_secs(10));
-        let late = order.from + Duration::from_secs(6);
+        let order = spread(SECOND * 10);
+        let late = order.from + SECOND * 6;
         for share in [-1.0, 0.0, 0.3, 1.0, 7.0] {
             let turn = order.late_turn(late, share);
             assert!(turn >= late && turn <= order.until, "{share}");
         }
-        let too_late = order.until + Duration::from_secs(1);
+        let too_late = order.until + SECOND;
         assert_eq!(order.late_turn(too_late, 0.5), too_late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_whatever_the_end() {
+        let order = Order { max_per_second: Some(2), ..spread(SECOND * 10) };
+        assert_eq!((order.turn(99, 100) - order.from).as_millis(), 49_500);
+        assert_eq!((order.turn(1, 2) - order.from).as_secs(), 5, "even is slower already");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_drained_before_its_end() {
+        let auto = Drain::default();
+        assert_eq!(span(auto, 30), (0, 27), "at once, to a tenth before the end");
+        assert_eq!(span(auto, 10), (0, 8), "two seconds at least");
+        assert_eq!(span(auto, 600), (540, 594), "in its last minute");
+        assert_eq!(span(auto, 100), (40, 94));
+        assert_eq!(span(auto, 0), (0, 0));
+        assert_eq!(span(Drain { start: Some(SECOND * 5), ..auto }, 30), (5, 27));
+        assert_eq!(span(Drain { start: Some(SECOND * 500), ..auto }, 30), (28, 29));
+        assert_eq!(span(Drain { by: DrainBy::Application, ..auto }, 30), (27, 28), "what is left, shortly before");
     }
 }

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -21,8 +22,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Identity,
     clock::{Clock, Tick},
-    close::End,
-    drain::{Filter, Order},
+    close::{End, Reason},
+    drain::Order,
     entry::{Entry, State},
 };
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
     },
 };
 
+/// Longer than a handshake takes that was begun before an order.
+const LATE: Duration = Duration::from_secs(60);
 /// Locks are taken when a tunnel opens, when it ends and when somebody looks, never for a message: a few shards are enough.
 const SHARDS: usize = 16;
 
@@ -44,8 +47,8 @@ pub struct Registry {
     next: AtomicU64,
     panics: AtomicU64,
     emptied: Notify,
-    /// The order that also holds for tunnels that are opened later.
-    standing: RwLock<Option<Order>>,
+    /// The orders that still hold for tunnels that are opened later.
+    standing: RwLock<Vec<Order>>,
     access: AccessLog,
 }
 
@@ -90,7 +93,7 @@ impl Registry {
             next: AtomicU64::new(1),
             panics: AtomicU64::new(0),
             emptied: Notify::new(),
-            standing: RwLock::new(None),
+            standing: RwLock::default(),
             access,
         })
     }
@@ -141,11 +144,9 @@ impl Registry {
         counts.into_values().collect()
     }
 
-    /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. An order for all holds for later ones too.
+    /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those that are opened later are marked then.
     pub fn drain(&self, order: &Order) -> usize {
-        if order.filter == Filter::All {
-            *self.standing.write() = Some(order.clone());
-        }
+        self.stand(order.clone());
         let mut entries = Vec::new();
         self.for_each(|entry| {
             if order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key) {
@@ -157,6 +158,14 @@ impl Registry {
             entry.order(self.clock.tick(order.turn(index, entries.len())), order.reason);
         }
         entries.len()
+    }
+
+    /// A handshake that was under way when an order was given opens its tunnel a while after it. A shutdown is never over.
+    fn stand(&self, order: Order) {
+        let now = Instant::now();
+        let mut standing = self.standing.write();
+        standing.retain(|known| known.reason == Reason::Shutdown || known.until + LATE > now);
+        standing.push(order);
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -174,7 +183,8 @@ impl Registry {
         self.open.fetch_add(1, Ordering::AcqRel);
         self.shard(id).lock().insert(id, Arc::clone(&entry));
         // After it is to be seen by `drain`: one of the two marks it.
-        if let Some(order) = &*self.standing.read() {
+        let (location, endpoint) = (&entry.identity.location, &entry.identity.lease.endpoint().key);
+        for order in self.standing.read().iter().filter(|order| order.filter.takes(location, endpoint)) {
             entry.order(self.clock.tick(order.late_turn(Instant::now(), fastrand::f64())), order.reason);
         }
         entry

@@ -462,11 +462,7 @@ mod tests {
             route::{Frames, MessageLimits, Ping, PingTo, Rate},
         },
         telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
-        tunnel::{
-            Identity,
-            drain::{Filter, Order},
-            open,
-        },
+        tunnel::{Identity, drain::Order, open},
     };
 
     const WEBSOCKET: Kind = Kind::WebSocket { reconnect_code: 1012, extensions: false };
@@ -679,7 +675,7 @@ mod tests {
     async fn an_order_for_others_leaves_a_tunnel_alone() {
         let mut bench = Bench::new(WEBSOCKET);
         let mut order = Order::all_at_once(Reason::Shutdown);
-        order.filter = Filter::Location(LocationKey { namespace: "default".into(), identity: "/other".into() });
+        order.filter.location = Some(LocationKey { namespace: "default".into(), identity: "/other".into() });
         assert_eq!(bench.registry.drain(&order), 0);
         bench.client.write_all(&masked(0x81, b"on")).await.unwrap();
         expect(&mut bench.backend, &masked(0x81, b"on")).await;
@@ -860,7 +856,7 @@ mod tests {
         let now = tokio::time::Instant::now();
         let order = |seconds, reason| {
             let at = now + Duration::from_secs(seconds);
-            Order { filter: Filter::All, from: at, until: at, reason }
+            Order { from: at, until: at, ..Order::all_at_once(reason) }
         };
         bench.registry.drain(&order(20, Reason::MaxAge));
         bench.registry.drain(&order(10, Reason::Shutdown));

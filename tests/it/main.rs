@@ -6,6 +6,7 @@ mod cluster_status;
 mod cluster_watch;
 mod death;
 mod docs;
+mod drain;
 mod echo;
 mod files;
 mod golden;

@@ -7,7 +7,7 @@ use crate::support::{
     client::{get, status, text, websocket},
     eventually,
     gateway::Gateway,
-    manifest::{all, route, service, site, slice},
+    manifest::{all, route, service, site},
     peers::Echo,
 };
 
@@ -76,22 +76,6 @@ async fn a_change_of_endpoints_compiles_no_route() {
     assert_eq!(text(&mut websocket(gateway.http, "ws://a.test/").await).await, "two");
     assert_eq!(gateway.generation(), generation + 1);
     assert!(compiled > 0.0 && compilations().await == compiled);
-}
-
-#[tokio::test]
-async fn a_terminating_endpoint_takes_nothing_new_and_keeps_what_it_has() {
-    let (old, new) = (Echo::start("old").await, Echo::start("new").await);
-    let gateway = Gateway::start(&site("app", "/", &[old.at])).await;
-    let mut kept = websocket(gateway.http, "ws://a.test/").await;
-    assert_eq!(text(&mut kept).await, "old");
-    let terminating = slice("app", 0, old.at, "ready: false, serving: true, terminating: true");
-    let head = all([service("app", &[]), route("app", "locations:\n- {path: /, backends: [{service: app, port: 80}]}")]);
-    gateway.change(&all([head, terminating, slice("app", 1, new.at, "ready: true")])).await;
-    for _ in 0..4 {
-        assert_eq!(text(&mut websocket(gateway.http, "ws://a.test/").await).await, "new");
-    }
-    kept.send(Message::text("mine")).await.unwrap();
-    assert_eq!(text(&mut kept).await, "mine");
 }
 
 #[tokio::test]

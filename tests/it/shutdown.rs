@@ -14,7 +14,7 @@ use crate::support::{
 #[tokio::test]
 async fn every_socket_is_told_and_the_process_waits_for_them() {
     let echo = Echo::start("echo").await;
-    let gateway = Gateway::start(&site("app", "/", &[echo.at])).await;
+    let gateway = Gateway::with(&["--drain-timeout", "3s"], &site("app", "/", &[echo.at])).await;
     let mut sockets = Vec::new();
     for _ in 0..10 {
         let mut socket = websocket(gateway.http, "ws://a.test/").await;

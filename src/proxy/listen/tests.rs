@@ -18,7 +18,7 @@ use crate::{
     live::Live,
     model::{
         Cert, LocationKey, ObjectRef, PoolKey, Table,
-        route::{Backend, Policy, ProxyProtocol as Version, TcpRoute, TcpTls},
+        route::{Backend, Drain, Policy, ProxyProtocol as Version, TcpRoute, TcpTls},
         table::{Host, HostPattern, HostTls, TlsVersion},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -91,6 +91,7 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         proxy_protocol: None,
         connect: Duration::from_secs(5),
         idle: None,
+        drain: Drain::default(),
     };
     (route, pool, Arc::new(PoolSpec { endpoints }))
 }

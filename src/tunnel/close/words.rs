@@ -17,6 +17,16 @@ pub enum Reason {
     Shutdown,
     /// It has reached its age.
     MaxAge,
+    /// Its pod is told to go.
+    Terminating,
+    /// Its endpoint left the Service.
+    EndpointRemoved,
+    /// Its location no longer lists the Service.
+    BackendRemoved,
+    /// Its location is gone.
+    RouteRemoved,
+    /// An operator wants it.
+    Operator,
     /// The client's frames are none.
     Framing,
     /// The client's message is larger than it may be.
@@ -32,13 +42,30 @@ impl Reason {
             Reason::Idle => "idle",
             Reason::Shutdown => "shutdown",
             Reason::MaxAge => "max_age",
+            Reason::Terminating => "pod_terminating",
+            Reason::EndpointRemoved => "endpoint_removed",
+            Reason::BackendRemoved => "backend_removed",
+            Reason::RouteRemoved => "route_removed",
+            Reason::Operator => "operator",
             Reason::Framing => "framing",
             Reason::TooBig => "message_too_big",
             Reason::TooMany => "too_many_messages",
         }
     }
 
-    const ALL: [Reason; 6] = [Reason::Idle, Reason::Shutdown, Reason::MaxAge, Reason::Framing, Reason::TooBig, Reason::TooMany];
+    const ALL: [Reason; 11] = [
+        Reason::Idle,
+        Reason::Shutdown,
+        Reason::MaxAge,
+        Reason::Terminating,
+        Reason::EndpointRemoved,
+        Reason::BackendRemoved,
+        Reason::RouteRemoved,
+        Reason::Operator,
+        Reason::Framing,
+        Reason::TooBig,
+        Reason::TooMany,
+    ];
 
     /// The reason of this number.
     pub(in crate::tunnel) fn of(number: u8) -> Option<Self> {
@@ -51,7 +78,7 @@ impl Reason {
             Reason::Framing => Some(1002),
             Reason::TooBig => Some(1009),
             Reason::TooMany => Some(1008),
-            Reason::Idle | Reason::Shutdown | Reason::MaxAge => None,
+            _ => None,
         }
     }
 
@@ -61,6 +88,9 @@ impl Reason {
             Reason::Idle => "idle",
             Reason::Shutdown => "server is restarting",
             Reason::MaxAge => "connection is old enough",
+            Reason::Terminating | Reason::EndpointRemoved => "backend is restarting",
+            Reason::BackendRemoved | Reason::RouteRemoved => "service has moved",
+            Reason::Operator => "please reconnect",
             Reason::Framing => "not a WebSocket frame",
             Reason::TooBig => "message is too big",
             Reason::TooMany => "too many messages",

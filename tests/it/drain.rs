@@ -1,0 +1,90 @@
+//! Sockets whose backend is told to go, or whose route says what becomes of them: each hears it before its end, and nobody else does.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{
+    client::{close_code, get, status, text, websocket},
+    eventually,
+    gateway::Gateway,
+    manifest::{all, route, service, slice},
+    peers::Echo,
+};
+
+const TERMINATING: &str = "ready: false, serving: true, terminating: true";
+
+fn to(services: &[&str], more: &str) -> String {
+    let backends: Vec<String> = services.iter().map(|service| format!("{{service: {service}, port: 80}}")).collect();
+    route("r", &format!("locations:\n- path: /\n  backends: [{}]\n{more}", backends.join(", ")))
+}
+
+#[tokio::test]
+async fn the_sockets_of_a_terminating_pod_are_told_and_the_others_stay() {
+    let (old, new) = (Echo::start("old").await, Echo::start("new").await);
+    let both = |conditions: &str| {
+        let services = service("app", &[]);
+        all([
+            services,
+            slice("app", 0, old.at, conditions),
+            slice("app", 1, new.at, "ready: true"),
+            to(&["app"], "  loadBalancing: {policy: RoundRobin}"),
+        ])
+    };
+    let gateway = Gateway::start(&both("ready: true")).await;
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        let mut socket = websocket(gateway.http, "ws://a.test/").await;
+        sockets.push((text(&mut socket).await, socket));
+    }
+    gateway.change(&both(TERMINATING)).await;
+    assert_eq!(text(&mut websocket(gateway.http, "ws://a.test/").await).await, "new", "it takes nothing new");
+    for (name, socket) in &mut sockets {
+        if name == "old" {
+            assert_eq!(close_code(socket).await, 1012);
+            assert!(socket.next().await.is_none());
+        }
+    }
+    eventually("the old backend saw its sockets end", async || old.open() == 0).await;
+    for (_, socket) in sockets.iter_mut().filter(|(name, _)| name == "new") {
+        socket.send(Message::text("still here")).await.unwrap();
+        assert_eq!(text(socket).await, "still here");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_a_route_no_longer_lists_is_drained_if_the_route_says_so() {
+    let (blue, green) = (Echo::start("blue").await, Echo::start("green").await);
+    let services = all([service("blue", &[blue.at]), service("green", &[green.at])]);
+    let says = "  drain: {onBackendRemoved: Drain}";
+    let gateway = Gateway::start(&all([services.clone(), to(&["blue"], says)])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    assert_eq!(text(&mut socket).await, "blue");
+    gateway.change(&all([services, to(&["green"], says)])).await;
+    assert_eq!(close_code(&mut socket).await, 1012);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_leaves_its_service_keeps_its_sockets() {
+    let echo = Echo::start("echo").await;
+    let gateway = Gateway::start(&all([service("app", &[echo.at]), to(&["app"], "")])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    assert_eq!(text(&mut socket).await, "echo");
+    gateway.change(&all([service("app", &[]), to(&["app"], "")])).await;
+    assert_eq!(status(&get(gateway.http, "a.test", "/").await), 503);
+    socket.send(Message::text("still here")).await.unwrap();
+    assert_eq!(text(&mut socket).await, "still here");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_too_loud_hears_why() {
+    let echo = Echo::start("echo").await;
+    let limits = "  websocket: {messages: {maxSize: 1Ki}}";
+    let gateway = Gateway::start(&all([service("app", &[echo.at]), to(&["app"], limits)])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    text(&mut socket).await;
+    socket.send(Message::text("x".repeat(1024))).await.unwrap();
+    assert_eq!(text(&mut socket).await.len(), 1024);
+    socket.send(Message::text("x".repeat(1025))).await.unwrap();
+    assert_eq!(close_code(&mut socket).await, 1009);
+    eventually("the backend saw it end", async || echo.open() == 0).await;
+}
