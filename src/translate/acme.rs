@@ -2,11 +2,12 @@
 //!
 //! It never knows certificates. `index` keeps what is of use of each Ingress; `build` adds it to the hosts when those are complete.
 
-use std::{collections::btree_map::Entry, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     build::{HostDraft, Hosts},
     class::Classes,
+    layer4::Ports,
     location,
     objects::{Ingress, IngressPath},
     ownership::{self, Owners},
@@ -94,7 +95,7 @@ impl Challenge {
 }
 
 /// Adds the challenges of Ingresses of ours to their hosts, on every listener: nobody knows which of them port 80 of the name leads to.
-pub(super) fn join(context: Context<'_>, classes: &Classes<'_>, owners: &Owners<'_>, hosts: &mut Hosts) {
+pub(super) fn join(context: Context<'_>, classes: &Classes<'_>, owners: &Owners<'_>, hosts: &mut Hosts, ports: &mut Ports) {
     let is_ours = |solver: &Solver| match &solver.class {
         Some(class) => classes.takes(class),
         None => classes.without_class().is_some(),
@@ -104,21 +105,24 @@ pub(super) fn join(context: Context<'_>, classes: &Classes<'_>, owners: &Owners<
         {
             let location = Arc::new(challenge.location(context, ingress));
             for listener in context.options.listeners.keys() {
-                draft(hosts, listener, &challenge.host).add(&location);
+                draft(hosts, ports, listener, &challenge.host).add(&location);
             }
         }
     }
 }
 
-/// A host on its own would hide the wildcard that answers for it so far: it goes on answering with all that the wildcard has.
-fn draft<'h>(hosts: &'h mut Hosts, listener: &Arc<str>, host: &HostPattern) -> &'h mut HostDraft {
-    let key = |pattern: HostPattern| (listener.clone(), pattern);
-    let above = ownership::wildcards_above(host).chain([HostPattern::Any]);
-    let answering = above.map(key).find_map(|key| hosts.get(&key)).cloned();
-    match hosts.entry(key(host.clone())) {
-        Entry::Occupied(own) => own.into_mut(),
-        Entry::Vacant(vacant) => vacant.insert(answering.unwrap_or_default()),
+/// The host on its own. It would hide the wildcard that answers for it so far, so it has all that the wildcard has, passed through TLS
+/// included.
+fn draft<'h>(hosts: &'h mut Hosts, ports: &mut Ports, listener: &Arc<str>, host: &HostPattern) -> &'h mut HostDraft {
+    let key = (listener.clone(), host.clone());
+    if !hosts.contains_key(&key) {
+        let above: Vec<HostPattern> = ownership::wildcards_above(host).chain([HostPattern::Any]).collect();
+        let answering = above.iter().position(|pattern| hosts.contains_key(&(listener.clone(), pattern.clone())));
+        ports.pass_as_well(listener, host, &above[..answering.map_or(above.len(), |position| position + 1)]);
+        let known = answering.and_then(|position| hosts.get(&(listener.clone(), above[position].clone()))).cloned();
+        hosts.insert(key.clone(), known.unwrap_or_default());
     }
+    hosts.entry(key).or_default()
 }
 
 #[cfg(test)]

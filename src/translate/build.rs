@@ -92,7 +92,7 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
         });
     }
     inherit_tls(&mut hosts, &owners, &ports);
-    acme::join(context, &classes, &owners, &mut hosts);
+    acme::join(context, &classes, &owners, &mut hosts, &mut ports);
     let table = table(context, hosts, ports.into_routes());
     let names = pools::names(index, options, table.pools.keys());
     let mut wanted = Wanted::of_options(context);

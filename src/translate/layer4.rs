@@ -71,6 +71,15 @@ impl Ports {
         routes.iter().find(|route| route.hosts.contains(host)).map(Arc::as_ref)
     }
 
+    /// Has the entry that passes the first of some wildcards through on the HTTPS port of a listener do so for a name under it as well.
+    pub(super) fn pass_as_well(&mut self, listener: &Arc<str>, host: &HostPattern, wildcards: &[HostPattern]) {
+        let Some(routes) = self.0.get_mut(&TcpPort::Https(listener.clone())) else { return };
+        let passing = |wildcard: &HostPattern| routes.iter().position(|route| route.hosts.contains(wildcard));
+        if let Some(position) = wildcards.iter().find_map(passing) {
+            Arc::make_mut(&mut routes[position]).hosts.push(host.clone());
+        }
+    }
+
     pub(super) fn into_routes(self) -> BTreeMap<TcpPort, Vec<Arc<TcpRoute>>> {
         self.0
     }

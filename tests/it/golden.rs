@@ -3,14 +3,17 @@
 //! `tests/golden/NAME.in.yaml` and every file of `examples/` is an input, `tests/golden/NAME.out.yaml` what it must come to.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use carrick::{
     check::readable,
     manifests,
-    translate::{Change, Index, Options, Translated},
+    model::{ObjectRef, Table},
+    translate::{Change, ClassFilter, Event, Index, Lookup, Options, RouteStatus, Translated},
 };
 use proptest::prelude::*;
 use serde::Serialize;
@@ -18,20 +21,52 @@ use serde::Serialize;
 /// Set it to write what comes out as the new truth, then read the difference.
 const UPDATE: &str = "UPDATE_GOLDEN";
 
+/// How the first line of an input names flags that it is translated with: `# options: require-grants class=carrick`.
+const OPTIONS: &str = "# options: ";
+
 /// What a golden file holds.
 #[derive(Serialize)]
 struct Golden<'a> {
     faults: Vec<String>,
-    statuses: &'a std::collections::BTreeMap<carrick::model::ObjectRef, carrick::translate::RouteStatus>,
-    table: &'a carrick::model::Table,
+    statuses: &'a BTreeMap<ObjectRef, RouteStatus>,
+    departed: &'a BTreeSet<ObjectRef>,
+    wanted: BTreeMap<&'static str, &'a BTreeSet<ObjectRef>>,
+    table: &'a Table,
 }
 
-fn translate(changes: impl IntoIterator<Item = Change>) -> Translated {
+fn translate(changes: impl IntoIterator<Item = Change>, options: &Options) -> Translated {
     let mut index = Index::default();
     for change in changes {
         index.apply(change);
     }
-    index.translate(&Options::default())
+    index.translate(options)
+}
+
+/// The options that an input names, as flags of the controller would set them.
+fn options(input: &Path) -> Options {
+    let text = fs::read_to_string(input).unwrap_or_default();
+    let words = text.lines().next().and_then(|line| line.strip_prefix(OPTIONS)).unwrap_or_default();
+    let controller: Arc<str> = "carrick.dev/controller".into();
+    words.split_whitespace().fold(Options::default(), |options, word| match word.split_once('=').unwrap_or((word, "")) {
+        ("controller", "") => Options { class: ClassFilter::Controller(controller.clone()), ..options },
+        ("class", name) => Options { class: ClassFilter::Class { name: name.into(), controller: controller.clone() }, ..options },
+        ("require-grants", "") => Options { require_grants: true, ..options },
+        ("tcp-ports", "off") => Options { tcp_ports: None, ..options },
+        ("look-up", "") => Options { lookup: Lookup::OnDemand, ..options },
+        _ => panic!("{} names no option in {word}", input.display()),
+    })
+}
+
+/// As a cluster tells it: certificates alone are listed, other Secrets and ConfigMaps are looked up.
+fn as_listed(change: Change) -> Change {
+    match change {
+        Change::ConfigMap(_) => Change::ConfigMap(Event::Reset(Vec::new())),
+        Change::Secret(Event::Reset(mut secrets)) => {
+            secrets.retain(|secret| secret.type_.as_deref() == Some("kubernetes.io/tls"));
+            Change::Secret(Event::Reset(secrets))
+        }
+        change => change,
+    }
 }
 
 fn root() -> PathBuf {
@@ -60,10 +95,16 @@ fn inputs() -> Vec<(PathBuf, String)> {
 
 fn render(input: &Path) -> String {
     let (changes, faults) = manifests::read(&[input.to_owned()]);
-    let translated = translate(changes);
+    let options = options(input);
+    let translated = match options.lookup {
+        Lookup::Told => translate(changes, &options),
+        Lookup::OnDemand => translate(changes.into_iter().map(as_listed), &options),
+    };
     // Where the tree lies is no part of the truth.
     let faults = faults.iter().map(|fault| format!("line {}: {}", fault.line, fault.reason)).collect();
-    readable(&Golden { faults, statuses: &translated.statuses, table: &translated.table })
+    let Translated { table, statuses, departed, wanted, .. } = &translated;
+    let wanted = BTreeMap::from([("config_maps", &wanted.config_maps), ("secrets", &wanted.secrets)]);
+    readable(&Golden { faults, statuses, departed, wanted, table })
 }
 
 #[test]
@@ -99,11 +140,11 @@ proptest! {
 
     /// All golden inputs at once, their kinds told in any order, some of them twice: the same table.
     #[test]
-    fn the_order_of_changes_does_not_matter(order in Just((0..16_usize).collect::<Vec<_>>()).prop_shuffle()) {
+    fn the_order_of_changes_does_not_matter(order in Just((0..18_usize).collect::<Vec<_>>()).prop_shuffle()) {
         let paths: Vec<PathBuf> = inputs().into_iter().map(|(path, _)| path).collect();
         let (changes, _) = manifests::read(&paths);
-        let expected = translate(changes.clone());
-        let shuffled = translate(order.into_iter().map(|position| changes[position % changes.len()].clone()));
+        let expected = translate(changes.clone(), &Options::default());
+        let shuffled = translate(order.into_iter().map(|position| changes[position % changes.len()].clone()), &Options::default());
         prop_assert_eq!(expected, shuffled);
     }
 }
