@@ -2,15 +2,14 @@
 
 import json
 import os
-import pathlib
 import re
 import subprocess
 
 import pytest
 import yaml
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-CHART = ROOT / "charts/carrick"
+from cluster import CHART, ROOT, TOKEN
+
 HELM = ROOT / "packaging/helm"
 GIVEN = sorted((ROOT / "tests/golden/chart").glob("*.values.yaml"))
 
@@ -89,7 +88,7 @@ def test_the_definition_in_a_release_is_kept_when_it_goes():
 @pytest.fixture(scope="module")
 def namespaces():
     """Where a dry run may be: a namespace of its own would not be there for what comes after it."""
-    names = ["e2e-chart", "e2e-chart-shop", "e2e-chart-shop-staging"]
+    names = [f"e2e-chart-{TOKEN}{purpose}" for purpose in ("", "-shop", "-shop-staging")]
     for name in names:
         run("kubectl", "create", "namespace", name)
     yield names[0]
