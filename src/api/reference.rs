@@ -256,7 +256,10 @@ mod tests {
                 check(field);
             }
         }
-        check(&crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+        check(&spec_schema());
+        let status = &crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        let ready = &status["properties"]["conditions"]["default"][0];
+        assert_eq!((&ready["type"], &ready["status"], &status["default"]), (&"Ready".into(), &"Unknown".into(), &serde_json::json!({})));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use kube::CustomResourceExt;
 use schemars::Schema;
 use serde_json::{Value, json};
 
-use super::WsRoute;
+use super::{Condition, ConditionType, Reason, Status, WsRoute};
 
 /// Names of objects, and of anything else Kubernetes bounds by a DNS subdomain.
 pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$";
@@ -84,8 +84,23 @@ pub(super) fn crd() -> Value {
     let mut crd = serde_json::to_value(WsRoute::crd()).unwrap_or_default();
     if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         polish(schema);
+        if let Some(status) = schema.pointer_mut("/properties/status") {
+            wait_for_a_controller(status);
+        }
     }
     crd
+}
+
+/// The one default of the schema: a route of which no controller has said anything is not ready. Without it `kubectl wait`, Helm and
+/// whatever else follows kstatus take an object without conditions for one that needs nothing more. Nobody owns what a default says, so
+/// that the first status replaces it; a time of 1970 and no generation tell it from one that was written.
+fn wait_for_a_controller(status: &mut Value) {
+    let waiting = Condition {
+        last_transition_time: Some("1970-01-01T00:00:00Z".to_owned()),
+        ..Condition::new(ConditionType::Ready, Status::Unknown, Reason::Pending, "waiting for a controller")
+    };
+    status["default"] = json!({});
+    status["properties"]["conditions"]["default"] = json!([waiting]);
 }
 
 /// The schema of `spec`.

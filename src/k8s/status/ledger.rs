@@ -2,8 +2,8 @@
 //!
 //! It never does I/O and reads no clock. The loop in `status` tells it what happens and carries out what it says.
 //!
-//! A write names uid and resourceVersion of the object it was made for, and is made only where that object has the generation
-//! that was translated: what is said of one object or generation never reaches another.
+//! A write names the resourceVersion of the object it was made for, and is made only where that is the object, and the generation
+//! of it, that was translated: what is said of one never reaches another.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -193,7 +193,8 @@ impl Writer<'_> {
     async fn send(&self, write: &Write) -> Result<Seen, Error> {
         let patch = Patch::Apply(json!({
             "apiVersion": shown::API_VERSION, "kind": shown::KIND,
-            "metadata": {"uid": write.uid, "resourceVersion": write.version},
+            // Which no other object of the name ever had; of a status the API server does not compare uids.
+            "metadata": {"resourceVersion": write.version},
             "status": write.status,
         }));
         let params = PatchParams::apply(&self.manager()).force();
