@@ -1,6 +1,7 @@
-//! What operators and probes ask: `/livez /readyz /metrics` on the ops port, `/debug/table` and `/debug/tunnels` on the admin port.
+//! What operators and probes ask: `/livez /readyz /metrics` on the ops port; `/debug/table`, `/debug/tunnels`, `/drain` and `/kill` on the
+//! admin port.
 //!
-//! It never changes anything and never knows where a configuration comes from. `app` starts both ports, on the control runtime.
+//! It never changes a configuration and never knows where one comes from. `app` starts both ports, on the control runtime.
 
 mod observe;
 mod server;
@@ -24,7 +25,7 @@ pub use self::server::serve;
 use crate::{
     live::Live,
     telemetry::{Metrics, expose},
-    tunnel::Registry,
+    tunnel::{Reason, Registry},
 };
 
 /// A data side that does not take up a task in this time is not ready.
@@ -58,15 +59,21 @@ impl State {
     async fn answer(&self, role: Role, method: &Method, uri: &Uri) -> Answer {
         let known = match role {
             Role::Ops => matches!(uri.path(), "/livez" | "/readyz" | "/metrics"),
-            Role::Admin => matches!(uri.path(), "/debug/table" | "/debug/tunnels"),
+            Role::Admin => matches!(uri.path(), "/debug/table" | "/debug/tunnels" | "/drain" | "/kill"),
         };
         if !known {
             return text(StatusCode::NOT_FOUND, role.paths());
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
-            answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-            return answer;
+        let reason = match uri.path() {
+            "/drain" => Some(Reason::Operator),
+            "/kill" => Some(Reason::Killed),
+            _ => None,
+        };
+        match (reason, method) {
+            (Some(reason), &Method::POST) => return self.close_tunnels(uri.query().unwrap_or_default(), reason),
+            (Some(_), _) => return not_allowed("only POST is answered here\n", "POST"),
+            (None, &Method::GET | &Method::HEAD) => {}
+            (None, _) => return not_allowed("only GET and HEAD are answered here\n", "GET, HEAD"),
         }
         match uri.path() {
             "/livez" => text(StatusCode::OK, "live\n"),
@@ -116,13 +123,29 @@ impl State {
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
+
+    fn close_tunnels(&self, query: &str, reason: Reason) -> Answer {
+        let query = match query.parse::<tunnels::Query>() {
+            Ok(query) => query,
+            Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        };
+        let Some((victims, over)) = query.victims(&self.registry.list()) else {
+            return text(
+                StatusCode::BAD_REQUEST,
+                "this would be every tunnel: name some by route, location, endpoint or min_age, or say all=true\n",
+            );
+        };
+        let closing = self.registry.order(&victims, over, reason);
+        tracing::info!(tunnels = closing, reason = reason.label(), "an operator closes tunnels");
+        json(&serde_json::json!({"closing": closing}))
+    }
 }
 
 impl Role {
     fn paths(self) -> &'static str {
         match self {
             Role::Ops => "there are /livez, /readyz and /metrics here\n",
-            Role::Admin => "there are /debug/table and /debug/tunnels here\n",
+            Role::Admin => "there are /debug/table, /debug/tunnels, and for POST /drain and /kill here\n",
         }
     }
 }
@@ -134,6 +157,12 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn not_allowed(body: &'static str, allow: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, body);
+    answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
     answer
 }
 
@@ -235,6 +264,13 @@ mod tests {
         assert_eq!((status, serde_json::from_str::<serde_json::Value>(&tunnels).unwrap()["matching"].as_u64()), (200, Some(0)));
         assert_eq!(admin.get("/debug/tunnels?sort=size").await.0, 400);
         assert_eq!(admin.get("/metrics").await.0, 404);
+        let post = async |target: &str, more: &str| {
+            admin.ask(&format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0{more}")).await
+        };
+        assert_eq!(admin.get("/drain").await.0, 405);
+        assert_eq!(post("/drain", "").await.0, 400, "not everybody by mistake");
+        assert_eq!(post("/kill?all=true", "").await, (200, "{\n  \"closing\": 0\n}".into()));
+        assert_eq!(post("/kill?all=true", "\r\nOrigin: http://localhost").await.0, 403, "not from a page");
     }
 
     #[tokio::test]

@@ -1,13 +1,13 @@
-//! `/debug/tunnels`: which rows, in which order, how many.
+//! `/debug/tunnels`, `/drain` and `/kill`: which rows, in which order, how many.
 //!
 //! It never knows tunnels, only their rows. `State` asks it.
 
-use std::{cmp::Reverse, str::FromStr};
+use std::{cmp::Reverse, collections::HashSet, str::FromStr, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 
-use crate::tunnel::Row;
+use crate::{api, tunnel::Row};
 
 /// Rows of an answer, where the query does not say.
 const LIMIT: usize = 100;
@@ -19,6 +19,10 @@ pub(super) struct Query {
     location: Option<String>,
     endpoint: Option<String>,
     min_age: f64,
+    /// Every tunnel is meant where no filter is given: for what can't be taken back, it must be said.
+    all: bool,
+    /// A drain is spread over this time.
+    over: Duration,
     sort: Sort,
     limit: usize,
     offset: usize,
@@ -35,7 +39,7 @@ enum Sort {
 /// What a query has to be.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
-    "the query has {0:?}; there are route=NAMESPACE/NAME, location=LABEL, endpoint=ADDRESS or POD, min_age=SECONDS, sort=age, bytes or idle, limit=N, offset=N"
+    "the query has {0:?}; there are route=NAMESPACE/NAME, location=LABEL, endpoint=ADDRESS or POD, min_age=SECONDS, sort=age, bytes or idle, limit=N, offset=N; over=DURATION and all=true for /drain and /kill"
 )]
 pub(super) struct UnknownParameter(String);
 
@@ -52,7 +56,17 @@ pub(super) struct Page {
 
 impl Default for Query {
     fn default() -> Self {
-        Self { route: None, location: None, endpoint: None, min_age: 0.0, sort: Sort::Age, limit: LIMIT, offset: 0 }
+        Self {
+            route: None,
+            location: None,
+            endpoint: None,
+            min_age: 0.0,
+            all: false,
+            over: Duration::ZERO,
+            sort: Sort::Age,
+            limit: LIMIT,
+            offset: 0,
+        }
     }
 }
 
@@ -79,6 +93,8 @@ impl Query {
             "min_age" => self.min_age = value.parse().ok()?,
             "limit" => self.limit = value.parse().ok()?,
             "offset" => self.offset = value.parse().ok()?,
+            "all" => self.all = value.parse().ok()?,
+            "over" => self.over = value.parse::<api::Duration>().ok()?.0,
             "sort" => self.sort = Sort::of(&value)?,
             _ => return None,
         }
@@ -97,6 +113,13 @@ impl Query {
         }
         let matching = rows.len();
         Page { open, matching, tunnels: rows.into_iter().skip(self.offset).take(self.limit).collect() }
+    }
+
+    /// The tunnels that are to be closed, and over which time; `None` where the query would mean every one without saying so.
+    pub(super) fn victims(&self, rows: &[Row]) -> Option<(HashSet<u64>, Duration)> {
+        let filtered = self.route.is_some() || self.location.is_some() || self.endpoint.is_some() || self.min_age > 0.0;
+        let ids = || rows.iter().filter(|row| self.takes(row)).map(|row| row.id).collect();
+        (filtered || self.all).then(|| (ids(), self.over))
     }
 
     fn takes(&self, row: &Row) -> bool {
@@ -164,6 +187,14 @@ mod tests {
         ] {
             assert_eq!(ids(query), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn everybody_is_meant_only_if_it_is_said() {
+        let victims = |query: &str| query.parse::<Query>().unwrap().victims(&[row(1, "chat", "chat-0", 5), row(2, "shop", "shop-0", 50)]);
+        assert_eq!(victims("over=30s"), None);
+        assert_eq!(victims("all=true&over=30s"), Some((HashSet::from([1, 2]), Duration::from_secs(30))));
+        assert_eq!(victims("route=default/shop"), Some((HashSet::from([2]), Duration::ZERO)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `app` gives orders and waits until it is empty.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::SocketAddr,
     sync::{
@@ -23,7 +23,7 @@ use super::{
     Identity,
     clock::{Clock, Tick},
     close::{End, Reason},
-    drain::Order,
+    drain::{Filter, Order},
     entry::{Entry, State},
 };
 use crate::{
@@ -147,9 +147,19 @@ impl Registry {
     /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those that are opened later are marked then.
     pub fn drain(&self, order: &Order) -> usize {
         self.stand(order.clone());
+        self.mark(order, |entry| order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key))
+    }
+
+    /// Marks these tunnels, evenly over a time, and wakes them. Returns how many there are.
+    pub fn order(&self, ids: &HashSet<u64>, over: Duration, reason: Reason) -> usize {
+        let order = Order::spread(Filter::default(), over, reason);
+        self.mark(&order, |entry| ids.contains(&entry.id))
+    }
+
+    fn mark(&self, order: &Order, takes: impl Fn(&Entry) -> bool) -> usize {
         let mut entries = Vec::new();
         self.for_each(|entry| {
-            if order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key) {
+            if takes(entry) {
                 entries.push(Arc::clone(entry));
             }
         });

@@ -88,3 +88,24 @@ async fn a_socket_that_is_too_loud_hears_why() {
     assert_eq!(close_code(&mut socket).await, 1009);
     eventually("the backend saw it end", async || echo.open() == 0).await;
 }
+
+#[tokio::test]
+async fn an_operator_drains_and_kills_what_the_filters_name() {
+    let echo = Echo::start("echo").await;
+    let routes = [
+        route("a", "hosts: [a.test]\nlocations: [{path: /, backends: [{service: app, port: 80}]}]"),
+        route("b", "hosts: [b.test]\nlocations: [{path: /, backends: [{service: app, port: 80}]}]"),
+    ];
+    let gateway = Gateway::start(&all([service("app", &[echo.at]), all(routes)])).await;
+    let mut drained = websocket(gateway.http, "ws://a.test/").await;
+    let mut killed = websocket(gateway.http, "ws://b.test/").await;
+    text(&mut drained).await;
+    text(&mut killed).await;
+    assert!(gateway.operate("/drain?route=default/a").await.contains("\"closing\": 1"));
+    assert_eq!(close_code(&mut drained).await, 1012);
+    killed.send(Message::text("still here")).await.unwrap();
+    assert_eq!(text(&mut killed).await, "still here");
+    gateway.operate("/kill?route=default/b").await;
+    assert!(!matches!(killed.next().await, Some(Ok(Message::Close(_)))), "nobody is told");
+    eventually("the backend saw both end", async || echo.open() == 0).await;
+}

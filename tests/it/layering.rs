@@ -24,7 +24,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("live", &["model", "router", "balance", "telemetry"], &["kube", "hyper"]),
     ("tunnel", &["model", "balance", "telemetry"], &["kube", "hyper", "arc_swap"]),
     ("proxy", &["model", "router", "live", "balance", "dial", "tunnel", "telemetry"], &["kube", "k8s_openapi", "arc_swap"]),
-    ("admin", &["model", "live", "tunnel", "balance", "telemetry"], &["kube", "arc_swap"]),
+    ("admin", &["api", "model", "live", "tunnel", "balance", "telemetry"], &["kube", "arc_swap"]),
     ("demo", &[], &["kube"]), // servers as anybody would write them
 ];
 

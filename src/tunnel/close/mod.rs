@@ -188,6 +188,10 @@ impl Closing {
         }
         self.by.get_or_insert(Initiator::Proxy);
         self.reason = Some(reason);
+        if reason == Reason::Killed {
+            self.cut = true;
+            return None;
+        }
         if !self.frames {
             self.finish_both(now);
         } else if self.lanes.iter().any(|lane| lane.tracker.closed()) {

@@ -27,6 +27,8 @@ pub enum Reason {
     RouteRemoved,
     /// An operator wants it.
     Operator,
+    /// An operator wants it now: nobody is told.
+    Killed,
     /// The client's frames are none.
     Framing,
     /// The client's message is larger than it may be.
@@ -47,13 +49,14 @@ impl Reason {
             Reason::BackendRemoved => "backend_removed",
             Reason::RouteRemoved => "route_removed",
             Reason::Operator => "operator",
+            Reason::Killed => "killed",
             Reason::Framing => "framing",
             Reason::TooBig => "message_too_big",
             Reason::TooMany => "too_many_messages",
         }
     }
 
-    const ALL: [Reason; 11] = [
+    const ALL: [Reason; 12] = [
         Reason::Idle,
         Reason::Shutdown,
         Reason::MaxAge,
@@ -62,6 +65,7 @@ impl Reason {
         Reason::BackendRemoved,
         Reason::RouteRemoved,
         Reason::Operator,
+        Reason::Killed,
         Reason::Framing,
         Reason::TooBig,
         Reason::TooMany,
@@ -90,7 +94,7 @@ impl Reason {
             Reason::MaxAge => "connection is old enough",
             Reason::Terminating | Reason::EndpointRemoved => "backend is restarting",
             Reason::BackendRemoved | Reason::RouteRemoved => "service has moved",
-            Reason::Operator => "please reconnect",
+            Reason::Operator | Reason::Killed => "please reconnect",
             Reason::Framing => "not a WebSocket frame",
             Reason::TooBig => "message is too big",
             Reason::TooMany => "too many messages",

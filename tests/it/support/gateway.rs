@@ -126,6 +126,12 @@ impl Gateway {
         client::get(self.server().addresses().admin().unwrap(), "localhost", path).await
     }
 
+    /// What the admin port answers to a POST.
+    pub async fn operate(&self, target: &str) -> String {
+        let request = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        client::raw(self.server().addresses().admin().unwrap(), request.as_bytes()).await
+    }
+
     /// The value of one series of /metrics, spelled as there; 0 where it is absent.
     pub async fn metric(&self, series: &str) -> f64 {
         let metrics = self.ops("/metrics").await;
