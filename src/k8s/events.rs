@@ -2,7 +2,7 @@
 //!
 //! It never decides what is news. `status` and `tcp_service` hand it on; the leader alone runs it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -23,17 +23,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{status::News, trouble::Trouble};
+use super::{allowance::Allowances, status::News, trouble::Trouble};
 use crate::telemetry::Metrics;
 
 /// Events that wait; more are dropped, because the statuses say it all.
 const WAITING: usize = 256;
 /// Of one object at once.
-const BURST: f64 = 10.0;
-/// After that, one in so many seconds.
-const REFILL: f64 = 60.0;
-/// Objects whose events are counted; beyond it those that may have all of theirs are forgotten.
-const OBJECTS: usize = 4096;
+const BURST: u32 = 10;
+/// After that, one in so long.
+const REFILL: Duration = Duration::from_secs(60);
 /// `note`, by the API server's validation.
 const NOTE: usize = 1024;
 /// `reason`, by the same.
@@ -72,13 +70,13 @@ pub(super) struct Recorder {
     controller: String,
     notices: mpsc::Receiver<Notice>,
     metrics: Arc<Metrics>,
-    buckets: Buckets,
+    allowances: Allowances<String>,
 }
 
 impl Recorder {
     pub(super) fn new(client: Client, controller: String, metrics: Arc<Metrics>) -> (Notices, Self) {
         let (sender, notices) = mpsc::channel(WAITING);
-        let recorder = Self { client, controller, notices, metrics: Arc::clone(&metrics), buckets: Buckets::default() };
+        let recorder = Self { client, controller, notices, metrics: Arc::clone(&metrics), allowances: Allowances::new(BURST, REFILL) };
         (Notices { sender, metrics }, recorder)
     }
 
@@ -86,7 +84,7 @@ impl Recorder {
         let mut trouble = Trouble::new("Events can not be written");
         while let Some(notice) = self.notices.recv().await {
             let uid = notice.regarding.uid.clone().unwrap_or_default();
-            if !self.buckets.take(&uid, Instant::now()) {
+            if self.allowances.take(uid, Instant::now()).is_err() {
                 self.metrics.events.inc("dropped");
                 continue;
             }
@@ -153,23 +151,6 @@ fn bounded(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
-/// A token bucket an object.
-#[derive(Debug, Default)]
-struct Buckets(HashMap<String, (f64, Instant)>);
-
-impl Buckets {
-    fn take(&mut self, object: &str, now: Instant) -> bool {
-        let tokens = |(tokens, at): &(f64, Instant)| (tokens + now.duration_since(*at).as_secs_f64() / REFILL).min(BURST);
-        if self.0.len() >= OBJECTS {
-            self.0.retain(|_, bucket| tokens(bucket) < BURST);
-        }
-        let has = self.0.get(object).map_or(BURST, tokens);
-        let takes = has >= 1.0;
-        self.0.insert(object.to_owned(), (if takes { has - 1.0 } else { has }, now));
-        takes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,19 +177,5 @@ mod tests {
         let event = event("carrick.dev/controller", notice(&long, &"ß".repeat(1000)), MicroTime(Timestamp::UNIX_EPOCH));
         assert!(event.metadata.name.is_some_and(|name| name.len() <= 253 && !name.contains("..")));
         assert_eq!(event.note.map(|note| note.len()), Some(1024));
-    }
-
-    #[test]
-    fn an_object_has_a_few_events_at_once_and_then_one_a_minute() {
-        let mut buckets = Buckets::default();
-        let now = Instant::now();
-        assert_eq!((0..100).filter(|_| buckets.take("a", now)).count(), 10);
-        assert!(buckets.take("b", now));
-        assert!(!buckets.take("a", now + Duration::from_secs(59)));
-        assert!(buckets.take("a", now + Duration::from_secs(61)));
-        for i in 0..2 * OBJECTS {
-            buckets.take(&i.to_string(), now + Duration::from_secs(i as u64 * 700));
-        }
-        assert!(buckets.0.len() <= OBJECTS);
     }
 }

@@ -3,6 +3,7 @@
 //! The only module with a `kube::Client`. It never knows what is served: it hands [`Change`](crate::translate::Change)s to
 //! `control` and reads what came of them from one watch channel. `app` starts its tasks.
 
+mod allowance;
 mod backoff;
 mod client;
 pub mod election;

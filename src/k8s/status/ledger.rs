@@ -14,7 +14,10 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::compose::{Common, News, compose, news, says};
+use super::{
+    super::allowance::Allowances,
+    compose::{Common, News, compose, news, says},
+};
 use crate::{
     api::{LoadBalancerIngress, WsRouteStatus},
     model::ObjectRef,
@@ -25,6 +28,11 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Writes of one route at once: two controllers that both take it for theirs would undo each other's for ever.
+const BURST: u32 = 20;
+/// After that, one in so long.
+const REFILL: Duration = Duration::from_secs(5);
 
 /// A WsRoute as the API server last showed it, without its spec.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +82,7 @@ pub(super) struct Ledger {
     is_open: BTreeSet<ObjectRef>,
     under_way: BTreeSet<ObjectRef>,
     failed: BTreeMap<ObjectRef, Failure>,
+    allowances: Allowances<ObjectRef>,
     rng: fastrand::Rng,
 }
 
@@ -97,6 +106,7 @@ impl Ledger {
             is_open: BTreeSet::new(),
             under_way: BTreeSet::new(),
             failed: BTreeMap::new(),
+            allowances: Allowances::new(BURST, REFILL),
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -162,11 +172,19 @@ impl Ledger {
             if waits || self.under_way.contains(&route) {
                 continue; // looked at again when that is over
             }
-            if let Some(write) = self.difference(&route, wall) {
-                self.under_way.insert(route);
-                return Some(write);
+            match self.difference(&route, wall) {
+                None => drop(self.failed.remove(&route)),
+                Some(write) => match self.allowances.take(route.clone(), now) {
+                    Ok(()) => {
+                        self.under_way.insert(route);
+                        return Some(write);
+                    }
+                    Err(wait) => {
+                        let times = self.failed.get(&route).map_or(0, |failure| failure.times);
+                        self.failed.insert(route, Failure { times, again: Some(now + wait), is_conflict: false });
+                    }
+                },
             }
-            self.failed.remove(&route);
         }
         None
     }
@@ -406,6 +424,22 @@ pub(super) mod tests {
         assert_eq!(books.next(), None);
         books.ledger.see(shop(), seen(2, 1, stays));
         assert!(books.next().is_some(), "the object is another one");
+    }
+
+    #[test]
+    fn two_that_undo_each_others_writes_do_so_slowly() {
+        let mut books = Books::with_shop(good(1));
+        let mut writes = 0;
+        for version in 2..1000 {
+            if let Some(write) = books.next() {
+                writes += 1;
+                books.hear(&write, Outcome::Written(seen(2 * version, 1, write.status.clone())));
+            }
+            books.ledger.see(shop(), seen(2 * version + 1, 1, WsRouteStatus::default()));
+        }
+        assert_eq!(writes, BURST);
+        books.now = books.ledger.due().unwrap();
+        assert!(books.next().is_some());
     }
 
     #[test]
