@@ -30,8 +30,11 @@ use super::{
 };
 use crate::model::ObjectRef;
 
-/// How long one watch is asked to last. Nothing else tells an API server that is frozen from one that has no news.
+/// How long one watch is asked to last, at most. Nothing else tells an API server that is frozen from one that has no news.
 const LASTING: Duration = Duration::from_secs(45);
+
+/// The least part of it: watches that begin together don't end together for ever.
+const LASTING_AT_LEAST: f64 = 0.8;
 
 /// By then an API server that is alive has ended it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -217,12 +220,13 @@ impl<T: Followed> Follower<T> {
     async fn watch(&mut self) -> Result<(), End> {
         let began = Instant::now();
         let position = self.position.as_deref().unwrap_or_default();
-        let mut lines = request::watch(&self.client, self.resource, self.namespace.as_deref(), T::VIEW, position, LASTING).await?;
+        let lasting = LASTING.mul_f64(LASTING_AT_LEAST + (1.0 - LASTING_AT_LEAST) * fastrand::f64());
+        let mut lines = request::watch(&self.client, self.resource, self.namespace.as_deref(), T::VIEW, position, lasting).await?;
         // The API server answers a watch when it has it: from here on every change comes in.
         self.health.well();
         let mut silent = true;
         loop {
-            let event = match timeout(LASTING + GRACE, lines.next()).await {
+            let event = match timeout(lasting + GRACE, lines.next()).await {
                 Err(_) => return Err(Fault::Silent.into()),
                 Ok(Err(fault @ Fault::Unreachable(_))) => return Err(End::Interrupted(fault)),
                 Ok(event) => event?,

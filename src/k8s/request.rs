@@ -25,9 +25,8 @@ use super::kinds::Resource;
 /// Objects a page: what client-go asks for, and a megabyte or so of JSON.
 const PAGE: u32 = 500;
 
-/// For a page or the first byte of a watch. The API server queues a request for at most 15 s and gives a list 60 s; one that takes
-/// longer than this is frozen.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// For a page, or the head of a watch. An API server queues a request for 15 s at most; one that takes longer than this is frozen.
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// An answer of the API server that is none, in the words of its logs and metrics.
 #[derive(Clone, Debug, Error)]

@@ -62,18 +62,15 @@ const REASONS: usize = 48;
 
 /// Counts by a reason that is a constant of the program.
 ///
-/// A reason takes the first free slot when it is first counted and keeps it: a search over a few slots, no lock.
-#[derive(Debug)]
+/// A reason takes the first free slot when it is first counted and keeps it: a search over a few slots, no lock. The slots come with
+/// the first reason, because each location has three of these and most never count anything.
+#[derive(Debug, Default)]
 pub struct Tally {
-    slots: [OnceLock<(&'static str, Counter)>; REASONS],
+    slots: OnceLock<Box<[Slot; REASONS]>>,
     other: Counter,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self { slots: [const { OnceLock::new() }; REASONS], other: Counter::default() }
-    }
-}
+type Slot = OnceLock<(&'static str, Counter)>;
 
 impl Tally {
     /// Counts one of `reason`, which is a metric label: lower case, words joined by `_`.
@@ -89,11 +86,18 @@ impl Tally {
     /// Every reason counted so far.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let other = Some(("other", self.other.get())).filter(|(_, count)| *count > 0);
-        self.slots.iter().map_while(OnceLock::get).map(|(name, counter)| (*name, counter.get())).chain(other)
+        self.slots
+            .get()
+            .into_iter()
+            .flat_map(|slots| slots.iter())
+            .map_while(OnceLock::get)
+            .map(|(name, counter)| (*name, counter.get()))
+            .chain(other)
     }
 
     fn counter(&self, reason: &'static str) -> &Counter {
         self.slots
+            .get_or_init(|| Box::new([const { OnceLock::new() }; REASONS]))
             .iter()
             .map(|slot| slot.get_or_init(|| (reason, Counter::default())))
             .find(|(name, _)| *name == reason)
