@@ -113,10 +113,11 @@ async fn what_changes_is_served_and_what_is_gone_is_not() {
 #[tokio::test]
 async fn an_endpoint_that_comes_or_goes_compiles_no_router() {
     let (blue, green) = (Echo::start("blue").await, Echo::start("green").await);
-    let api = cluster(&site("app", "/ws", &[blue.at]));
+    let other = Echo::start("other").await;
+    let api = cluster(&all([site("app", "/ws", &[blue.at]), site("other", "/other", &[other.at])]));
     let gateway = serving(&api, &[]).await;
-    let mut held = websocket(gateway.http, "ws://a.test/ws").await;
-    assert_eq!(text(&mut held).await, "blue");
+    let mut held = websocket(gateway.http, "ws://a.test/other").await;
+    assert_eq!(text(&mut held).await, "other");
     let compiled = gateway.metric("carrick_router_compilations_total").await;
     let lists = api.count("list wsroutes");
 
@@ -126,8 +127,8 @@ async fn an_endpoint_that_comes_or_goes_compiles_no_router() {
     eventually("a socket to green", async || text(&mut websocket(gateway.http, "ws://a.test/ws").await).await == "green").await;
     api.delete("endpointslices", "default", "app-0");
     api.apply("apiVersion: v1\nkind: Service\nmetadata: {name: app, labels: {rollout: '2'}}\nspec: {ports: [{name: web, port: 80}]}");
-    let pool = r#"carrick_pool_endpoints{pool="default/app:80",state="draining"}"#;
-    eventually("blue is gone", async || gateway.metric(pool).await == 0.0).await;
+    let count = async |state| gateway.metric(&format!("carrick_pool_endpoints{{pool=\"default/app:80\",state=\"{state}\"}}")).await;
+    eventually("green alone", async || count("ready").await == 1.0 && count("draining").await == 0.0).await;
 
     still_echoes(&mut held).await;
     assert_eq!(gateway.metric("carrick_router_compilations_total").await, compiled);
