@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
 mod api_server;
+mod chart;
 mod cluster_memory;
 mod cluster_status;
 mod cluster_watch;
