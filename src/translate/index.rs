@@ -260,3 +260,184 @@ impl<V: PartialEq> Store<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        model::{PoolKey, upstream::PoolSpec},
+        translate::objects::{ConfigMap, EndpointSlice, Secret, Service},
+    };
+
+    fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn service(name: &str, port: u16) -> Service {
+        read(json!({"metadata": {"name": name}, "spec": {"ports": [{"name": "ws", "port": port}]}}))
+    }
+
+    fn slice(service: &str, endpoints: u8, ready: bool) -> EndpointSlice {
+        let endpoint = |last| json!({"addresses": [format!("10.0.0.{last}")], "conditions": {"ready": ready}});
+        read(json!({
+            "metadata": {"name": format!("{service}-1"), "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "ws", "port": 8080}],
+            "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
+        }))
+    }
+
+    fn route(name: &str, locations: Value) -> Change {
+        let route: crate::api::WsRoute = read(json!({
+            "apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": name},
+            "spec": {"hosts": [format!("{name}.example.com")], "locations": locations},
+        }));
+        Change::WsRoute(Event::Apply(route.into()))
+    }
+
+    fn proxied(name: &str) -> Change {
+        route(name, json!([{"backends": [{"service": name, "port": "ws"}]}]))
+    }
+
+    fn pool<'t>(translated: &'t Translated, service: &str) -> &'t Arc<PoolSpec> {
+        &translated.table.pools[&PoolKey::Service { service: ObjectRef::new("default", service), port: "ws".into() }]
+    }
+
+    #[test]
+    fn endpoints_of_one_service_touch_nothing_else_among_a_thousand() {
+        let mut index = Index::default();
+        let names: Vec<String> = (0..1000).map(|number| format!("app-{number}")).collect();
+        for name in &names {
+            index.apply(Change::Service(Event::Apply(service(name, 80))));
+            index.apply(Change::EndpointSlice(Event::Apply(slice(name, 10, true))));
+            index.apply(proxied(name));
+        }
+        let options = Options::default();
+        let before = index.translate(&options);
+        assert_eq!(pool(&before, "app-500").endpoints.len(), 10);
+
+        let dirty = index.apply(Change::EndpointSlice(Event::Apply(slice("app-500", 9, true))));
+        assert_eq!(dirty, Dirty { routes: false, endpoints: true });
+        let after = index.refresh(&options, &before);
+        assert_eq!(pool(&after, "app-500").endpoints.len(), 9);
+        assert!(Arc::ptr_eq(&before.statuses, &after.statuses));
+        for name in names.iter().filter(|name| *name != "app-500") {
+            assert!(Arc::ptr_eq(pool(&before, name), pool(&after, name)), "{name}");
+        }
+        assert_eq!(index.translate(&options), after, "the lane comes to what the whole translation does");
+    }
+
+    #[test]
+    fn a_slice_that_changes_hands_is_gone_from_the_one_and_in_the_other() {
+        let mut index = Index::default();
+        for name in ["a", "b"] {
+            index.apply(Change::Service(Event::Apply(service(name, 80))));
+            index.apply(proxied(name));
+        }
+        index.apply(Change::EndpointSlice(Event::Apply(slice("a", 2, true))));
+        let options = Options::default();
+        let before = index.translate(&options);
+        let mut moved = slice("a", 2, true);
+        moved.metadata.labels.insert("kubernetes.io/service-name".into(), "b".into());
+        assert!(index.apply(Change::EndpointSlice(Event::Apply(moved))).endpoints);
+        let after = index.refresh(&options, &before);
+        assert_eq!((pool(&after, "a").endpoints.len(), pool(&after, "b").endpoints.len()), (0, 2));
+        assert!(index.apply(Change::EndpointSlice(Event::Reset(Vec::new()))).endpoints);
+        let emptied = index.refresh(&options, &after);
+        assert_eq!(pool(&emptied, "b").endpoints.len(), 0);
+    }
+
+    #[test]
+    fn what_nobody_reads_dirties_nothing() {
+        let mut index = Index::default();
+        index.apply(Change::Service(Event::Apply(service("app", 80))));
+        index.apply(Change::EndpointSlice(Event::Apply(slice("app", 1, true))));
+        index.apply(proxied("app"));
+        index.translate(&Options::default());
+
+        let mut labelled = service("app", 80);
+        labelled.metadata.labels.insert("team".into(), "a".into());
+        labelled.metadata.annotations.insert("note".into(), "b".into());
+        assert!(!index.apply(Change::Service(Event::Apply(labelled))).any());
+        assert!(index.apply(Change::Service(Event::Apply(service("app", 81)))).routes, "a port is read");
+        let mut touched = slice("app", 1, true);
+        touched.metadata.annotations.insert("endpoints.kubernetes.io/last-change-trigger-time".into(), "now".into());
+        assert!(!index.apply(Change::EndpointSlice(Event::Apply(touched))).any());
+        assert!(!index.apply(Change::EndpointSlice(Event::Apply(slice("unused", 1, true)))).any(), "no route names this Service");
+        let grant =
+            json!({"metadata": {"name": "g"}, "spec": {"from": [{"kind": "HTTPRoute", "namespace": "a"}], "to": [{"kind": "Service"}]}});
+        assert!(!index.apply(Change::ReferenceGrant(Event::Apply(read(grant)))).any());
+        let ingress = json!({"metadata": {"name": "i"}, "spec": {"rules": [{"host": "a.example", "http": {"paths": [{"path": "/"}]}}]}});
+        assert!(!index.apply(Change::Ingress(Event::Apply(read(ingress)))).any());
+        let annotated = |value: &str| read(json!({"metadata": {"name": "default", "annotations": {"note": value}}}));
+        index.apply(Change::Namespace(Event::Apply(annotated("a"))));
+        assert!(!index.apply(Change::Namespace(Event::Apply(annotated("b")))).any());
+    }
+
+    fn config_map(name: &str) -> ConfigMap {
+        read(json!({"metadata": {"name": name}, "data": {"index.html": "<p>"}}))
+    }
+
+    fn on_demand() -> Options {
+        Options { lookup: Lookup::OnDemand, ..Options::default() }
+    }
+
+    fn said_of(translated: &Translated, route: &str) -> (bool, String) {
+        let status = &translated.statuses[&ObjectRef::new("default", route)];
+        (status.settled, status.conditions[1].reason.clone())
+    }
+
+    #[test]
+    fn a_route_is_settled_when_all_that_it_names_was_answered() {
+        let mut index = Index::default();
+        index.apply(route(
+            "page",
+            json!([{"static": {"configMap": {"name": "page"}}}, {"path": "/b", "static": {"configMap": {"name": "gone"}}}]),
+        ));
+        let asked = index.translate(&on_demand());
+        assert_eq!(asked.unanswered.config_maps, [ObjectRef::new("default", "gone"), ObjectRef::new("default", "page")].into());
+        assert_eq!(said_of(&asked, "page"), (false, "Pending".to_owned()));
+
+        assert!(index.apply(Change::ConfigMap(Event::Apply(config_map("page")))).routes);
+        assert!(!index.translate(&on_demand()).statuses[&ObjectRef::new("default", "page")].settled);
+        assert!(index.apply(Change::ConfigMap(Event::Delete(ObjectRef::new("default", "gone")))).routes);
+        let answered = index.translate(&on_demand());
+        assert_eq!(said_of(&answered, "page"), (true, "ConfigMapNotFound".to_owned()));
+        assert_eq!(answered.wanted.config_maps.len(), 2, "they are watched as long as they are named");
+        assert_eq!(answered.unanswered, Default::default());
+    }
+
+    #[test]
+    fn what_is_wanted_no_more_is_forgotten() {
+        let mut index = Index::default();
+        let page = || route("page", json!([{"static": {"configMap": {"name": "page"}}}]));
+        index.apply(page());
+        index.apply(Change::ConfigMap(Event::Apply(config_map("page"))));
+        assert_eq!(index.translate(&on_demand()).unanswered, Default::default());
+        index.apply(Change::WsRoute(Event::Delete(ObjectRef::new("default", "page"))));
+        index.translate(&on_demand());
+        index.apply(page());
+        assert_eq!(index.translate(&on_demand()).unanswered.config_maps.len(), 1, "to be told again");
+    }
+
+    #[test]
+    fn a_secret_of_another_type_is_looked_up_and_named_with_its_type() {
+        let mut index = Index::default();
+        let route: crate::api::WsRoute = read(json!({
+            "apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": "shop"},
+            "spec": {"tls": {"certificates": [{"secretName": "shop"}]}},
+        }));
+        index.apply(Change::WsRoute(Event::Apply(route.into())));
+        let options = Options { default_tls_secret: Some(ObjectRef::new("carrick", "default")), ..on_demand() };
+        assert_eq!(index.translate(&options).unanswered.secrets.len(), 2, "that of the route, and that of the flag");
+        let secret: Secret = read(json!({"metadata": {"name": "shop"}, "type": "Opaque", "data": {}}));
+        index.apply(Change::OtherSecret(Event::Apply(secret)));
+        index.apply(Change::OtherSecret(Event::Delete(ObjectRef::new("carrick", "default"))));
+        let translated = index.translate(&options);
+        assert_eq!(said_of(&translated, "shop"), (true, "SecretWrongType".to_owned()));
+        assert!(translated.statuses[&ObjectRef::new("default", "shop")].conditions[1].message.contains("is of type Opaque"));
+        assert_eq!(translated.unanswered, Default::default());
+    }
+}
