@@ -26,7 +26,8 @@ pub use server::{Addresses, Server, Source};
 use crate::{
     api, check,
     cli::{
-        ADMIN_BIND, Check, Cluster, Command, Controller, Demo, Explain, Flags, HTTP_PORT, OPS_BIND, Port, Publish, Standalone, TcpPorts,
+        ADMIN_BIND, Check, Cluster, Command, Controller, Demo, Explain, Flags, HTTP_PORT, ListenerFlag, OPS_BIND, Port, Publish,
+        Standalone, TcpPorts,
     },
     demo, k8s,
     model::Table,
@@ -92,20 +93,25 @@ fn run_demo(demo: Demo) -> anyhow::Result<ExitCode> {
 }
 
 fn run_check(check: &Check) -> anyhow::Result<ExitCode> {
-    let report = check::run(&check.paths, &check.requests, &check.headers, &settings::check_options(check))?;
+    let report = check::run(&check.paths, &asked(&check.requests, &check.headers, &check.listeners), &settings::check_options(check))?;
     print(&report.to_string())?;
     Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn asked<'a>(requests: &'a [String], headers: &'a [String], listeners: &[ListenerFlag]) -> check::Asked<'a> {
+    check::Asked { requests, headers, listeners: settings::listener_of_port(listeners) }
 }
 
 /// What `carrick check --request` says, of the objects of a cluster.
 fn run_explain(explain: &Explain) -> anyhow::Result<ExitCode> {
     let options = settings::explain_options(explain);
     // Before anything is asked for: what is no request is the user's mistake.
-    check::explain(&Table::default(), &explain.requests, &explain.headers)?;
+    let asked = asked(&explain.requests, &explain.headers, &explain.listeners);
+    check::explain(&Table::default(), &asked)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let translated = runtime.block_on(translate_cluster(&explain.cluster, &options))?;
     let mut text = String::new();
-    for answer in check::explain(&translated.table, &explain.requests, &explain.headers)? {
+    for answer in check::explain(&translated.table, &asked)? {
         text.push_str(&answer);
         text.push('\n');
     }

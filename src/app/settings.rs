@@ -10,7 +10,7 @@ use std::{
 
 use super::server::Addresses;
 use crate::{
-    cli::{self, Check, Cluster, Controller, Explain, Flags, Switch, TcpPorts, Translation},
+    cli::{self, Check, Cluster, Controller, Explain, Flags, ListenerFlag, Switch, TcpPorts, Translation},
     k8s,
     model::PoolKey,
     proxy::{self, ListenerSettings, Settings, files::Layout, gate},
@@ -98,8 +98,21 @@ pub fn controller_options(flags: &Flags, cluster: &Cluster, addresses: &Addresse
 /// The translation for `carrick explain`, which knows only those flags of the controller that it has itself.
 pub fn explain_options(explain: &Explain) -> Options {
     let cluster = &explain.cluster;
-    let listeners = BTreeMap::from([(DEFAULT_LISTENER.into(), HasHttps::Yes)]);
-    of_cluster(cluster, options(&cluster_translation(cluster), TcpPorts::default(), listeners))
+    of_cluster(cluster, options(&cluster_translation(cluster), TcpPorts::default(), listeners(&explain.listeners)))
+}
+
+/// What a command knows of listeners that does not listen. Of the default one it takes every port that no other has.
+fn listeners(flags: &[ListenerFlag]) -> BTreeMap<Arc<str>, HasHttps> {
+    let named = flags.iter().map(|flag| (flag.name.as_str().into(), if flag.https.is_some() { HasHttps::Yes } else { HasHttps::No }));
+    named.chain([(DEFAULT_LISTENER.into(), HasHttps::Yes)]).collect()
+}
+
+/// Which listener a request comes in on, by the port of its URL.
+pub fn listener_of_port(flags: &[ListenerFlag]) -> BTreeMap<u16, Arc<str>> {
+    let ports = |flag: &ListenerFlag| {
+        [flag.http, flag.https].into_iter().flatten().map(|port| (port, flag.name.as_str().into())).collect::<Vec<_>>()
+    };
+    flags.iter().flat_map(ports).collect()
 }
 
 fn cluster_translation(cluster: &Cluster) -> Translation {
@@ -153,10 +166,9 @@ pub fn status(controller: &Controller) -> k8s::status::Settings {
     }
 }
 
-/// The translation for `carrick check`, which listens nowhere: every listener is taken to have HTTPS.
+/// The translation for `carrick check`.
 pub fn check_options(check: &Check) -> Options {
-    let names = check.listeners.iter().map(String::as_str).chain([DEFAULT_LISTENER]);
-    options(&check.translation, check.tcp_ports.clone(), names.map(|name| (name.into(), HasHttps::Yes)).collect())
+    options(&check.translation, check.tcp_ports.clone(), listeners(&check.listeners))
 }
 
 fn options(translation: &Translation, tcp_ports: TcpPorts, listeners: BTreeMap<Arc<str>, HasHttps>) -> Options {

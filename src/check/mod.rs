@@ -5,7 +5,7 @@
 mod readable;
 mod request;
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 pub use readable::readable;
 pub use request::RequestError;
@@ -27,33 +27,37 @@ pub struct CheckReport {
     answers: Vec<String>,
 }
 
-/// Translates what some files and folders hold, and explains some requests (`GET ws://host/path`), each sent with all of the
-/// header fields (`Name: value`). Only a request or field that can't be read is an error.
-pub fn run(paths: &[PathBuf], requests: &[String], headers: &[String], options: &Options) -> Result<CheckReport, RequestError> {
-    let (changes, faults) = manifests::read(paths);
-    of_changes(changes, faults, requests, headers, options)
+/// Requests to be explained.
+#[derive(Debug, Default)]
+pub struct Asked<'a> {
+    /// Each as `GET ws://host/path`.
+    pub requests: &'a [String],
+    /// Header fields of all of them, `Name: value`.
+    pub headers: &'a [String],
+    /// Which listener a port of a URL leads to; every other one leads to `default`.
+    pub listeners: BTreeMap<u16, Arc<str>>,
 }
 
-fn of_changes(
-    changes: Vec<Change>,
-    faults: Vec<Fault>,
-    requests: &[String],
-    headers: &[String],
-    options: &Options,
-) -> Result<CheckReport, RequestError> {
+/// Translates what some files and folders hold, and explains some requests. Only a request or field that can't be read is an error.
+pub fn run(paths: &[PathBuf], asked: &Asked<'_>, options: &Options) -> Result<CheckReport, RequestError> {
+    let (changes, faults) = manifests::read(paths);
+    of_changes(changes, faults, asked, options)
+}
+
+fn of_changes(changes: Vec<Change>, faults: Vec<Fault>, asked: &Asked<'_>, options: &Options) -> Result<CheckReport, RequestError> {
     let mut index = Index::default();
     for change in changes {
         index.apply(change);
     }
     let translated = index.translate(options);
-    let answers = explain(&translated.table, requests, headers)?;
+    let answers = explain(&translated.table, asked)?;
     Ok(CheckReport { faults, translated, answers })
 }
 
-/// What becomes of each request, each sent with all of the header fields.
-pub fn explain(table: &Table, requests: &[String], headers: &[String]) -> Result<Vec<String>, RequestError> {
+/// What becomes of each request.
+pub fn explain(table: &Table, asked: &Asked<'_>) -> Result<Vec<String>, RequestError> {
     let router = Router::compile(table);
-    requests.iter().map(|line| Ok(Request::parse(line, headers)?.explain(&router, table))).collect()
+    asked.requests.iter().map(|line| Ok(Request::parse(line, asked)?.explain(&router, table))).collect()
 }
 
 impl CheckReport {
@@ -113,7 +117,7 @@ fn write_locations(f: &mut fmt::Formatter<'_>, route: &ObjectRef, table: &Table)
 }
 
 fn hosts_of<'a>(table: &'a Table, location: &'a Location) -> impl Iterator<Item = &'a HostPattern> {
-    let serves = move |known: &std::sync::Arc<Location>| std::ptr::eq(&**known, location);
+    let serves = move |known: &Arc<Location>| std::ptr::eq(&**known, location);
     table.hosts.iter().filter(move |host| host.locations.iter().any(serves)).map(|host| &host.host)
 }
 
@@ -129,6 +133,7 @@ fn write_effective(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate::HasHttps;
 
     const MANIFESTS: &str = r#"
 apiVersion: v1
@@ -161,7 +166,9 @@ spec:
     fn check(manifests: &str, requests: &[&str], headers: &[&str]) -> CheckReport {
         let (changes, faults) = manifests::parse(manifests);
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        of_changes(changes, faults, &owned(requests), &owned(headers), &Options::default()).unwrap()
+        let asked = Asked { requests: &owned(requests), headers: &owned(headers), listeners: BTreeMap::from([(8081, "internal".into())]) };
+        let both = [("default".into(), HasHttps::Yes), ("internal".into(), HasHttps::No)];
+        of_changes(changes, faults, &asked, &Options { listeners: both.into(), ..Options::default() }).unwrap()
     }
 
     #[test]
@@ -210,8 +217,19 @@ spec:
     #[test]
     fn a_request_that_can_not_be_read_is_refused() {
         for request in ["", "GET", "GET shop.example.com/", "GET ftp://a/", "GET http:///x", "G T http://a/"] {
-            assert!(Request::parse(request, &[]).is_err(), "{request}");
+            assert!(Request::parse(request, &Asked::default()).is_err(), "{request}");
         }
-        assert!(Request::parse("GET http://a/", &["no colon".to_owned()]).is_err());
+        let headers = ["no colon".to_owned()];
+        assert!(Request::parse("GET http://a/", &Asked { headers: &headers, ..Asked::default() }).is_err());
+    }
+
+    #[test]
+    fn a_port_of_another_listener_leads_there() {
+        let inner = MANIFESTS.replace("hosts: [shop", "listeners: [internal]\n  hosts: [shop");
+        let at = |manifests: &str, url: &str| check(manifests, &[url], &[]).to_string();
+        assert!(at(&inner, "http://shop.example.com:8081/").contains("listener internal"));
+        assert!(at(&inner, "http://shop.example.com:8081/").contains("> / of default/shop"));
+        assert!(at(&inner, "http://shop.example.com/").contains("404"));
+        assert!(at(MANIFESTS, "http://shop.example.com:8081/").contains("404"));
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! It never decides: the router does. `check` calls it.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
+use super::Asked;
 use crate::{
     model::{
         Table,
@@ -14,6 +15,9 @@ use crate::{
     },
     router::{Head, Router, path},
 };
+
+/// The listener of every port that no other has.
+const DEFAULT: &str = "default";
 
 /// A request that can't be explained.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum RequestError {
     Path(String, path::PathError),
 }
 
-/// A request as it would come in on the listener `default`.
+/// A request as it would come in.
 #[derive(Debug)]
 pub(super) struct Request {
     line: String,
@@ -37,10 +41,11 @@ pub(super) struct Request {
     uri: Uri,
     headers: HeaderMap,
     websocket: bool,
+    listener: Arc<str>,
 }
 
 impl Request {
-    pub(super) fn parse(line: &str, fields: &[String]) -> Result<Self, RequestError> {
+    pub(super) fn parse(line: &str, asked: &Asked<'_>) -> Result<Self, RequestError> {
         let malformed = || RequestError::Line(line.to_owned());
         let (method, url) = line.trim().rsplit_once(' ').unwrap_or(("GET", line.trim()));
         let method = method.trim().parse::<Method>().map_err(|_| malformed())?;
@@ -48,7 +53,7 @@ impl Request {
         let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https" | "ws" | "wss")).ok_or_else(malformed)?;
         uri.host().filter(|host| !host.is_empty()).ok_or_else(malformed)?;
         let mut headers = HeaderMap::new();
-        for field in fields {
+        for field in asked.headers {
             let parsed = field
                 .split_once(':')
                 .and_then(|(name, value)| Some((HeaderName::try_from(name.trim()).ok()?, HeaderValue::from_str(value.trim()).ok()?)));
@@ -58,7 +63,9 @@ impl Request {
         let asks = headers.get_all(header::UPGRADE).iter().any(|token| token.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let websocket = scheme.starts_with("ws") || asks;
         path::normalise(uri.path()).map_err(|error| RequestError::Path(line.to_owned(), error))?;
-        Ok(Self { line: line.trim().to_owned(), method, uri, headers, websocket })
+        let listener = uri.port_u16().and_then(|port| asked.listeners.get(&port));
+        let listener = listener.map_or_else(|| DEFAULT.into(), Arc::clone);
+        Ok(Self { line: line.trim().to_owned(), method, uri, headers, websocket, listener })
     }
 
     pub(super) fn explain(&self, router: &Router, table: &Table) -> String {
@@ -67,7 +74,7 @@ impl Request {
         let Ok(path) = path::normalise(self.uri.path()) else { return text };
         let host = self.uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
         let head = Head {
-            listener: "default",
+            listener: &self.listener,
             host: host.as_deref(),
             path: &path,
             query: self.uri.query(),
@@ -75,9 +82,12 @@ impl Request {
             headers: &self.headers,
             websocket: self.websocket,
         };
+        if *self.listener != *DEFAULT {
+            indent(&mut text, &format!("listener {}", self.listener));
+        }
         let explanation = router.explain(&head);
         indent(&mut text, &explanation.to_string());
-        if self.is_plain() && redirects(table, &explanation) {
+        if self.is_plain() && redirects(table, &self.listener, &explanation) {
             indent(&mut text, "plain HTTP of this host is answered with 308 to https");
         }
         if let Some(location) = explanation.taken.and_then(|index| router.locations().get(index)) {
@@ -96,8 +106,8 @@ fn indent(text: &mut String, lines: &str) {
 }
 
 /// Redirect holds only while a certificate of the host is served.
-fn redirects(table: &Table, explanation: &crate::router::Explanation<'_>) -> bool {
-    let host = table.hosts.iter().find(|host| &*host.listener == "default" && Some(&host.host) == explanation.host);
+fn redirects(table: &Table, listener: &str, explanation: &crate::router::Explanation<'_>) -> bool {
+    let host = table.hosts.iter().find(|host| *host.listener == *listener && Some(&host.host) == explanation.host);
     let tls = host.and_then(|host| host.tls.as_ref());
     tls.is_some_and(|tls| tls.redirect && tls.certificates.iter().any(|name| table.certs.contains_key(name)))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Flags, HostOwnership, flags};
+use super::{Flags, HostOwnership, ListenerFlag, flags};
 use crate::model::ObjectRef;
 
 /// `carrick controller`.
@@ -76,6 +76,9 @@ pub struct Explain {
     /// A header field of those requests, 'Name: value'; may be repeated
     #[arg(short = 'H', long = "header", value_name = "FIELD")]
     pub headers: Vec<String>,
+    /// One more pair of ports, as the controller has it: a request whose URL names one of them comes in there; may be repeated
+    #[arg(long = "listener", value_name = "NAME=http:PORT[,https:PORT]")]
+    pub listeners: Vec<ListenerFlag>,
     /// Whose objects are read.
     #[command(flatten)]
     pub cluster: Cluster,

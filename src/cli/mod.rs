@@ -128,9 +128,9 @@ pub struct Check {
     /// TCP ports that WsRoutes may ask for
     #[arg(long, value_name = "FROM-TO", default_value = "1024-65535")]
     pub tcp_ports: TcpPorts,
-    /// Names of listeners besides `default`, comma-separated
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub listeners: Vec<String>,
+    /// One more pair of ports, as the server has it: a request whose URL names one of them comes in there; may be repeated
+    #[arg(long = "listener", value_name = "NAME=http:PORT[,https:PORT]")]
+    pub listeners: Vec<ListenerFlag>,
 }
 
 /// `carrick probe`.

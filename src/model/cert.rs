@@ -50,6 +50,8 @@ impl PartialEq for Cert {
     }
 }
 
+impl Eq for Cert {}
+
 impl fmt::Debug for Cert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cert").field("fingerprint", &self.fingerprint).field("names", &self.names).finish_non_exhaustive()

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// One location: which requests it takes, and what it does with them.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Location {
     /// Its identity over edits.
     pub key: LocationKey,
@@ -113,7 +113,7 @@ pub enum UpgradeMatch {
 }
 
 /// What a location does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
     /// Hands the request to a backend.
     Proxy(Box<Proxy>),
@@ -126,7 +126,7 @@ pub enum Action {
 }
 
 /// How a request is handed to a backend.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Proxy {
     /// The pools and how new requests are split between them.
     pub backends: Vec<Backend>,
@@ -349,7 +349,7 @@ pub enum OriginPattern {
 }
 
 /// Files to answer with.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Static {
     /// Where they are.
     pub source: StaticSource,
@@ -362,7 +362,7 @@ pub struct Static {
 }
 
 /// Where static files are.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StaticSource {
     /// A folder below the static root, relative, `/`-separated, in its normal form; `.` is the root itself.
     Directory(Arc<str>),
@@ -424,7 +424,7 @@ pub struct HeaderEdits {
 }
 
 /// One entry of `spec.tcp`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TcpRoute {
     /// Its identity over edits.
     pub key: LocationKey,

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Everything that is served. `Default` serves nothing: every request gets 404.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Table {
     /// Virtual hosts of layer 7, in no meaningful order; at most one a pair of listener and host.
     pub hosts: Vec<Host>,
@@ -29,7 +29,7 @@ pub struct Table {
 }
 
 /// One virtual host on one listener.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Host {
     /// The name of the listener (`--listener`, or `default`).
     pub listener: Arc<str>,

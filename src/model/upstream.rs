@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 use serde::Serialize;
 
 /// The endpoints of one pool, sorted by address, each address once.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolSpec {
     /// The endpoints, ready or not.
     pub endpoints: Vec<EndpointSpec>,

@@ -3,6 +3,7 @@
 
 mod api_server;
 mod chart;
+mod claims;
 mod cluster_memory;
 mod cluster_status;
 mod cluster_watch;
