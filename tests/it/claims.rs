@@ -66,9 +66,8 @@ impl World {
     fn delegates(&self, owner: &str, to: &str, host: &str, path: &str) -> bool {
         self.claims.iter().filter(|claim| claim.namespace == owner && claim.hosts.iter().any(|known| covers(known, host))).any(|claim| {
             let below = |prefix: &&str| path == *prefix || path.starts_with(&format!("{}/", prefix.trim_end_matches('/')));
-            let delegated = |(namespaces, paths): &(Vec<&str>, Vec<&str>)| {
-                namespaces.contains(&to) && (paths.is_empty() || paths.iter().any(below))
-            };
+            let delegated =
+                |(namespaces, paths): &(Vec<&str>, Vec<&str>)| namespaces.contains(&to) && (paths.is_empty() || paths.iter().any(below));
             claim.delegates.as_ref().is_some_and(delegated)
         })
     }
