@@ -150,7 +150,8 @@ impl Server {
     /// Ends as SIGTERM asks for: not ready, every tunnel told, every answer finished; `now` or the drain timeout cuts it short.
     ///
     /// The ports stay open until the end: closing a listener resets those who wait in its queue.
-    pub async fn shut_down(self, now: impl Future<Output = ()>) {
+    pub async fn shut_down(mut self, now: impl Future<Output = ()>) {
+        let leader = self.leader.take();
         // kube-proxy falls back to endpoints that serve and terminate, and load balancers send new connections long after.
         self.ready.store(self.leaving == Leaving::Cluster, Ordering::Relaxed);
         self.proxy.leave();
@@ -169,21 +170,27 @@ impl Server {
                 tracing::warn!(tunnels = self.registry.len(), "the drain timeout is over: what is still open is cut");
             }
         };
-        tokio::select! {
-            () = drained => {}
-            () = now => {
-                tracing::warn!("told again: what is still open is told at once, and cut");
-                self.proxy.shut_down();
-                self.registry.drain(&Order::all_at_once(Reason::Shutdown));
-                // Whoever does not answer in time is cut below.
-                let _ = timeout(LAST_WORDS, ended()).await;
+        let drained = async {
+            tokio::select! {
+                () = drained => {}
+                () = now => {
+                    tracing::warn!("told again: what is still open is told at once, and cut");
+                    self.proxy.shut_down();
+                    self.registry.drain(&Order::all_at_once(Reason::Shutdown));
+                    // Whoever does not answer in time is cut below.
+                    let _ = timeout(LAST_WORDS, ended()).await;
+                }
             }
-        }
+        };
+        // Draining takes minutes; statuses are for a replica that stays.
+        let resigned = async {
+            if let Some(leader) = leader {
+                leader.resign().await;
+            }
+        };
+        tokio::join!(drained, resigned);
         self.ready.store(false, Ordering::Relaxed);
-        let Self { listening, data, written, writing, leader, .. } = self;
-        if let Some(leader) = leader {
-            leader.resign().await;
-        }
+        let Self { listening, data, written, writing, .. } = self;
         let closed = data.handle().spawn(listening.close());
         if closed.await.is_err() {
             tracing::error!("the listeners did not end well");
