@@ -186,6 +186,8 @@ class Cluster:
         try:
             yield name
         finally:
+            # At once: what it claims is free for the next test.
+            kubectl("delete", "wsroutes", "--all", "-n", name, "--wait=false")
             kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
@@ -323,6 +325,16 @@ def http(address, path="/", host=None, port=80):
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()
+
+
+def everywhere(release, path, status=200, host=None, word="", within=10):
+    """Waits until every replica answers so: the load balancer spreads ten connections over them. The leader says Programmed of itself."""
+
+    def look():
+        answers = [http(release.address, path, host) for _ in range(10)]
+        return all(code == status and word in body for code, _, body in answers)
+
+    until(look, f"{status} {word!r} at {host or release.address}{path} from every replica", within)
 
 
 def found(text):

@@ -159,7 +159,7 @@ def namespace(cluster, request):
 def pytest_runtest_makereport(item, call):
     """A test that failed tells what the pods said."""
     report = yield
-    if report.failed:
+    if report.failed and call.when != "teardown":
         for release in clusters.Release.live:
             report.sections += [(f"log of {pod}", text) for pod, text in release.logs()]
     return report

@@ -1,6 +1,6 @@
 """cert-manager's HTTP-01 solver: the one Ingress that is served already."""
 
-from cluster import echo, http, kubectl, location, until, wsroute
+from cluster import echo, everywhere, kubectl, location, wsroute
 
 PATH = "/.well-known/acme-challenge/a-token"
 
@@ -26,12 +26,12 @@ def test_the_challenge_is_answered_by_the_solver_while_it_is_there(cluster, carr
     cluster.apply([deployment, service, page, site], namespace)
     kubectl("wait", "-n", namespace, "--for=condition=Available", "deployment/cm-acme-http-solver", "--timeout=60s")
     cluster.route_is(namespace, "site", ResolvedRefs="SecretNotFound")
-    assert http(carrick.address, PATH, host)[0] == 404
+    everywhere(carrick, PATH, 404, host)
     cluster.apply([solver(carrick.ingress_class, host)], namespace)
-    until(lambda: "cm-acme-http-solver" in http(carrick.address, PATH, host)[2], "the solver's answer", 10)
-    assert "the site" in http(carrick.address, "/", host)[2], "the host's own routes stay"
+    everywhere(carrick, PATH, 200, host, "cm-acme-http-solver")
+    everywhere(carrick, "/", 200, host, "the site")
     kubectl("delete", "ingress", "cm-acme-http-solver-x", "-n", namespace)
-    until(lambda: http(carrick.address, PATH, host)[0] == 404, "the challenge gone", 10)
+    everywhere(carrick, PATH, 404, host)
 
 
 def test_any_other_ingress_is_not_served(cluster, carrick, namespace):
@@ -40,5 +40,5 @@ def test_any_other_ingress_is_not_served(cluster, carrick, namespace):
     # Whatever comes after it has been seen after it.
     cluster.apply([wsroute("after", carrick.ingress_class, [location("/", "cm-acme-http-solver", 8089)], hosts=[f"after.{host}"])], namespace)
     cluster.route_is(namespace, "after", Ready="True")
-    assert http(carrick.address, "/", host)[0] == 404
+    everywhere(carrick, "/", 404, host)
     kubectl("delete", "ingress", "cm-acme-http-solver-x", "-n", namespace)

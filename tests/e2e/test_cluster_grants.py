@@ -3,7 +3,7 @@
 import pytest
 
 import cluster as clusters
-from cluster import condition, echo, http, kubectl, location, until, wsroute
+from cluster import condition, echo, everywhere, kubectl, location, wsroute
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def test_a_service_next_door_needs_a_grant_and_loses_it_at_once(cluster, carrick
     cluster.apply([wsroute("borrows", carrick.ingress_class, [borrowed])], namespace)
     route = cluster.route_is(namespace, "borrows", ResolvedRefs="RefNotPermitted")
     assert other in condition(route, "ResolvedRefs")["message"]
-    assert http(carrick.address, "/borrowed")[0] == 503
+    everywhere(carrick, "/borrowed", 503)
     cluster.apply([grant(namespace)], other)
     cluster.route_is(namespace, "borrows", Ready="True")
-    assert http(carrick.address, "/borrowed")[0] == 200
+    everywhere(carrick, "/borrowed")
     kubectl("delete", "referencegrant", "to-service", "-n", other)
-    until(lambda: http(carrick.address, "/borrowed")[0] == 503, "the location taken back", 5)
+    everywhere(carrick, "/borrowed", 503)
     cluster.route_is(namespace, "borrows", ResolvedRefs="RefNotPermitted")
 
 
@@ -42,10 +42,10 @@ def test_a_page_next_door_too(cluster, carrick, namespace, other):
     cluster.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "page"}, "data": {"index.html": "next door\n"}}, grant(namespace, "ConfigMap")], other)
     cluster.apply([wsroute("reads", carrick.ingress_class, [{"path": "/page", "static": {"configMap": {"name": "page", "namespace": other}}}])], namespace)
     cluster.route_is(namespace, "reads", Ready="True")
-    assert http(carrick.address, "/page/")[2] == "next door\n"
+    everywhere(carrick, "/page/", word="next door")
     # A page that changes is served as it is now.
     cluster.patch("ConfigMap", other, "page", {"data": {"index.html": "changed\n"}})
-    until(lambda: http(carrick.address, "/page/")[2] == "changed\n", "the page as it is now", 15)
+    everywhere(carrick, "/page/", word="changed")
 
 
 def test_a_host_has_one_owner_who_may_delegate(cluster, carrick, namespace, other):
@@ -58,10 +58,10 @@ def test_a_host_has_one_owner_who_may_delegate(cluster, carrick, namespace, othe
     assert namespace in condition(route, "Accepted")["message"], "names the owner"
     cluster.patch("WsRoute", namespace, "owner", {"spec": {"delegate": [{"namespaces": [other], "paths": ["/guests"]}]}})
     cluster.route_is(other, "guest", Ready="True")
-    assert "shared" in http(carrick.address, "/guests", host)[2]
+    everywhere(carrick, "/guests", 200, host, "shared")
     cluster.patch("WsRoute", namespace, "owner", {"spec": {"delegate": None}})
     cluster.route_is(other, "guest", Accepted="HostNotAllowed")
-    until(lambda: "mine" in http(carrick.address, "/guests", host)[2], "the owner's answer again", 5)
+    everywhere(carrick, "/guests", 200, host, "mine")
 
 
 def test_with_require_grants_a_namespace_claims_what_its_annotations_say(cluster, namespace, other):

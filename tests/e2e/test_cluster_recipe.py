@@ -6,7 +6,7 @@ import pytest
 import yaml
 from websockets.asyncio.client import connect
 
-from cluster import IMAGE, ROOT, echo, http, kubectl, until
+from cluster import IMAGE, ROOT, everywhere, http, kubectl, until
 
 pytestmark = pytest.mark.usefixtures("carrick")
 
@@ -21,10 +21,6 @@ def recipe(cluster, carrick, namespace):
         if one["kind"] == "Deployment":
             for container in one["spec"]["template"]["spec"]["containers"]:
                 container["image"] = IMAGE
-    if not any(one["kind"] == "Deployment" for one in objects):
-        for name in ("app", "chat"):
-            deployment, _ = echo(name, 2, {"wsbackend": name, "recipe": "wsbackends"})
-            objects.append(deployment)
     cluster.apply(objects, namespace)
     cluster.route_is(namespace, "recipe", Ready="True")
     kubectl("wait", "-n", namespace, "--for=condition=Available", "deployment", "--all", "--timeout=60s")
@@ -54,6 +50,7 @@ def test_sockets_through_the_load_balancer_reach_both_servers_of_a_group(cluster
 
 
 def test_the_page_is_served(carrick, recipe):
+    everywhere(carrick, "/")
     status, headers, body = http(carrick.address)
     assert (status, headers.get_content_type()) == (200, "text/html") and "<title>" in body
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import cluster as clusters
-from cluster import condition, echo, http, kubectl, location, until, wsroute
+from cluster import condition, echo, everywhere, kubectl, location, until, wsroute
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +96,10 @@ def test_two_releases_never_touch_each_others_objects(cluster, carrick, namespac
                 assert route["status"]["controller"] == f"e2e.carrick.dev/{owner.name}"
                 assert route["status"]["loadBalancer"]["ingress"] == [{"ip": owner.address}]
                 other = second if owner is carrick else carrick
-                assert http(owner.address, f"/{name}")[0] == 200
-                assert http(other.address, f"/{name}")[0] == 404
+                everywhere(owner, f"/{name}")
+                everywhere(other, f"/{name}", 404)
             before = cluster.get("WsRoute", namespace, "of-first")["metadata"]["resourceVersion"]
             # The host is owned in each of them for itself.
             assert condition(cluster.get("WsRoute", namespace, "of-second"), "Conflicted")["status"] in (None, "False")
         assert cluster.get("WsRoute", namespace, "of-first")["metadata"]["resourceVersion"] == before
-        assert http(carrick.address, "/of-first")[0] == 200, "the first serves on without the second"
+        everywhere(carrick, "/of-first")

@@ -57,4 +57,4 @@ def test_a_namespaced_release_needs_roles_only_and_serves(cluster, namespace):
             cluster.route_is(namespace, "narrow", Ready="True")
             until(lambda: http(narrow.address, "/narrow")[0] == 200, "an answer", 30)
             assert http(narrow.address, "/outside")[0] == 404
-            assert "status" not in cluster.get("WsRoute", home, "outside")
+            assert "controller" not in cluster.get("WsRoute", home, "outside")["status"]
