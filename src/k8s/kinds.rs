@@ -155,9 +155,9 @@ impl Watched for ReadRoute {
     };
 
     fn read(wire: RouteObject) -> (Self, Option<String>) {
-        let (spec, unreadable) = match read_spec(wire.spec) {
+        let (spec, unreadable) = match read_spec(&wire.spec) {
             Ok(spec) => (spec, None),
-            Err(why) => (WsRouteSpec::default(), Some(why)),
+            Err(why) => (class_alone(&wire.spec), Some(why)),
         };
         let RouteMetadata { name, namespace, uid, generation, creation_timestamp, deletion_timestamp, resource_version } = wire.metadata;
         let metadata = ObjectMeta { name, namespace, uid, generation, creation_timestamp, deletion_timestamp, ..ObjectMeta::default() };
@@ -194,15 +194,20 @@ struct RouteMetadata {
 }
 
 /// The spec, or which of its values are not known.
-fn read_spec(spec: Value) -> Result<WsRouteSpec, String> {
+fn read_spec(spec: &Value) -> Result<WsRouteSpec, String> {
     if spec.is_null() {
         return Ok(WsRouteSpec::default());
     }
-    WsRouteSpec::deserialize(&spec).map_err(|error| {
-        let faults = api::validate(&spec).into_iter().filter(|fault| matches!(fault.kind, FaultKind::Value(_)));
+    WsRouteSpec::deserialize(spec).map_err(|error| {
+        let faults = api::validate(spec).into_iter().filter(|fault| matches!(fault.kind, FaultKind::Value(_)));
         let named = faults.map(|fault| fault.to_string()).collect::<Vec<_>>().join("; ");
         if named.is_empty() { error.to_string() } else { named }
     })
+}
+
+/// Whose a route is can be told though the rest can't be read: without its class it would be the default one's.
+fn class_alone(spec: &Value) -> WsRouteSpec {
+    WsRouteSpec { ingress_class_name: spec["ingressClassName"].as_str().map(str::to_owned), ..WsRouteSpec::default() }
 }
 
 /// An object of any kind, of which only the name and the version are read.
@@ -254,15 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_that_is_not_known_is_empty_and_says_where() {
+    fn a_spec_that_is_not_known_is_empty_but_for_its_class_and_says_where() {
         let route: ReadRoute = read(json!({
             "metadata": {"name": "shop", "namespace": "default", "generation": 3},
-            "spec": {"locations": [{"path": "/", "pathType": "Telepathy"}]},
+            "spec": {"ingressClassName": "other", "locations": [{"path": "/", "pathType": "Telepathy"}]},
             "status": {"ingressClassName": "carrick"},
         }));
         let why = route.unreadable.unwrap();
         assert!(why.starts_with("spec.locations[0].pathType"), "{why}");
-        assert_eq!(route.route.spec, WsRouteSpec::default());
+        assert_eq!(route.route.spec, WsRouteSpec { ingress_class_name: Some("other".to_owned()), ..WsRouteSpec::default() });
         assert_eq!(route.route.metadata.generation, Some(3));
         assert_eq!(route.route.status.unwrap().ingress_class_name.as_deref(), Some("carrick"));
     }

@@ -92,3 +92,75 @@ impl<'a> Classes<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        api::WsRoute,
+        model::ObjectRef,
+        translate::{Change, Event, Options, objects::ReadRoute},
+    };
+
+    fn class(name: &str, controller: &str) -> Change {
+        Change::IngressClass(Event::Apply(
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"controller": controller}})).unwrap(),
+        ))
+    }
+
+    fn route(spec: Value, status: Value) -> ReadRoute {
+        let object =
+            json!({"apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": "shop"}, "spec": spec, "status": status});
+        serde_json::from_value::<WsRoute>(object).unwrap().into()
+    }
+
+    /// Whether the route is ours, and whether it has departed.
+    fn whose(changes: &[Change], route: ReadRoute, class: &ClassFilter) -> (bool, bool) {
+        let mut index = Index::default();
+        changes.iter().cloned().chain([Change::WsRoute(Event::Apply(route))]).for_each(|change| _ = index.apply(change));
+        let translated = index.translate(&Options { class: class.clone(), ..Options::default() });
+        let shop = ObjectRef::new("default", "shop");
+        (translated.statuses.contains_key(&shop), translated.departed.contains(&shop))
+    }
+
+    #[test]
+    fn a_class_that_can_not_be_seen_is_known_by_its_name() {
+        let ours = ClassFilter::Class { name: "carrick".into(), controller: "carrick.dev/controller".into() };
+        let named = |name: &str| route(json!({"ingressClassName": name}), Value::Null);
+        assert_eq!(whose(&[], named("carrick"), &ours), (true, false));
+        assert_eq!(whose(&[], named("other"), &ours), (false, false));
+        assert_eq!(whose(&[], route(json!({}), Value::Null), &ours), (false, false), "no default class");
+        assert_eq!(whose(&[class("carrick", "example.com/other")], named("carrick"), &ours), (false, false), "seen, and another's");
+    }
+
+    #[test]
+    fn a_class_that_is_taken_away_takes_its_routes_along() {
+        let ours = ClassFilter::Controller("carrick.dev/controller".into());
+        let written = json!({"controller": "carrick.dev/controller", "ingressClassName": "carrick"});
+        let shop = || route(json!({"ingressClassName": "carrick"}), written.clone());
+        assert_eq!(whose(&[class("carrick", "carrick.dev/controller")], shop(), &ours), (true, false));
+        assert_eq!(whose(&[class("carrick", "example.com/other")], shop(), &ours), (false, true));
+        assert_eq!(whose(&[], shop(), &ours), (false, true));
+    }
+
+    #[test]
+    fn what_can_not_be_read_has_its_class_still_and_claims_nothing() {
+        let ours = ClassFilter::Controller("carrick.dev/controller".into());
+        let unreadable = |class: &str| ReadRoute {
+            unreadable: Some("spec.locations[0].pathType is unknown".to_owned()),
+            ..route(json!({"ingressClassName": class}), Value::Null)
+        };
+        let classes = [class("carrick", "carrick.dev/controller"), class("nginx", "k8s.io/ingress-nginx")];
+        assert_eq!(whose(&classes, unreadable("nginx"), &ours), (false, false));
+        let mut index = Index::default();
+        classes.into_iter().for_each(|class| _ = index.apply(class));
+        index.apply(Change::WsRoute(Event::Apply(unreadable("carrick"))));
+        let translated = index.translate(&Options { class: ours, ..Options::default() });
+        let status = &translated.statuses[&ObjectRef::new("default", "shop")];
+        assert_eq!((&*status.conditions[0].reason, status.served), ("Invalid", false));
+        assert!(status.conditions[0].message.contains("pathType is unknown"));
+        assert_eq!(translated.table.hosts, []);
+    }
+}

@@ -357,7 +357,7 @@ pub struct IngressServicePort {
 /// A WsRoute as a source read it.
 #[derive(Clone, Debug)]
 pub struct ReadRoute {
-    /// The object; its spec is empty where it could not be read.
+    /// The object; its spec is empty but for the class where it could not be read.
     pub route: WsRoute,
     /// Why its spec could not be read: a newer version of the kind has values that this one does not know.
     pub unreadable: Option<String>,
