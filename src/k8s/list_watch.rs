@@ -158,18 +158,21 @@ impl<T: Followed> Follower<T> {
                 Ok(()) => continue,
                 Err(End::Closed) => return,
                 Err(End::Interrupted(fault)) => {
-                    self.health.interrupted(&fault);
-                    sleep(self.backoff.next(None)).await;
+                    self.pause(&fault).await;
+                    continue;
+                }
+                // Nothing is wrong that a new list does not mend.
+                Err(End::Fault(fault)) if self.position.is_some() && fault.is_of_position() => {
+                    self.position = None;
+                    self.pause(&fault).await;
                     continue;
                 }
                 Err(End::Fault(fault)) => fault,
             };
             self.health.ill(&fault);
-            if fault.is_of_position() {
-                self.position = None;
-            }
             if self.is_missing(&fault) {
                 self.position = None;
+                self.health.metrics().objects.set(0);
                 if self.tell(News::Listed(Vec::new())).await.is_err() {
                     return;
                 }
@@ -181,6 +184,11 @@ impl<T: Followed> Follower<T> {
                 () = self.health.answers_again(&fault) => {}
             }
         }
+    }
+
+    async fn pause(&mut self, fault: &Fault) {
+        self.health.interrupted(fault);
+        sleep(self.backoff.next(None)).await;
     }
 
     /// Whether there are none because the kind is not served. A right that is taken away later is no reason to forget what was listed.
@@ -312,17 +320,25 @@ mod tests {
     const LIST: &str =
         r#"{"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a", "namespace": "default"}, "spec": {}}]}"#;
 
-    /// Lists, and says nothing more.
-    async fn freezing(request: Request<Body>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
-        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let silence = || StreamBody::new(stream::pending()).boxed_unsync();
-        Ok(Response::new(if is_watch { silence() } else { Full::new(Bytes::from(LIST)).boxed_unsync() }))
+    type Answer = Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible>;
+
+    fn whole(text: &'static str) -> UnsyncBoxBody<Bytes, Infallible> {
+        Full::new(Bytes::from(text)).boxed_unsync()
+    }
+
+    /// An API server that answers every list, and every watch with this.
+    fn client(watch: fn() -> UnsyncBoxBody<Bytes, Infallible>) -> Client {
+        let answer = move |request: Request<Body>| async move {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            Answer::Ok(Response::new(if is_watch { watch() } else { whole(LIST) }))
+        };
+        Client::new(service_fn(answer), "default")
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_api_server_that_is_frozen_is_noticed_within_a_minute() {
         let metrics = Metrics::default();
-        let client = Client::new(service_fn(freezing), "default");
+        let frozen = client(|| StreamBody::new(stream::pending()).boxed_unsync());
         let health = Health::new(Service::RESOURCE, None, Arc::<Outage>::default(), &metrics);
         let watch = metrics.watch("Service", "");
         let (tell, mut news) = mpsc::channel(8);
@@ -333,13 +349,30 @@ mod tests {
             }
         };
         tokio::select! {
-            () = follow::<Service>(client, Service::RESOURCE, None, health, 0, tell) => panic!("it goes on for ever"),
+            () = follow::<Service>(frozen, Service::RESOURCE, None, health, 0, tell) => panic!("it goes on for ever"),
             () = noticed => {}
         }
         assert!(began.elapsed() < Duration::from_secs(60));
-        assert_eq!(watch.up.get(), 0);
         let Some((0, News::Listed(services))) = news.recv().await else { panic!("it was listed") };
         assert_eq!(services.len(), 1);
         assert!(news.try_recv().is_err(), "what was listed stays");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_change_that_can_not_be_read_all_is_listed_anew() {
+        let metrics = Metrics::default();
+        let babbling = client(|| whole("{\"type\": \"ADDED\", \"object\": 7}\n"));
+        let health = Health::new(Service::RESOURCE, None, Arc::<Outage>::default(), &metrics);
+        let (tell, mut news) = mpsc::channel(8);
+        let lists = async {
+            for _ in 0..2 {
+                assert!(matches!(news.recv().await, Some((0, News::Listed(services))) if services.len() == 1));
+            }
+        };
+        tokio::select! {
+            () = follow::<Service>(babbling, Service::RESOURCE, None, health, 0, tell) => panic!("it goes on for ever"),
+            () = lists => {}
+        }
+        assert_eq!(metrics.watch("Service", "").errors.get("unreadable"), 1);
     }
 }

@@ -91,10 +91,6 @@ impl Health {
     /// It can't be listed or watched.
     pub(super) fn ill(&mut self, fault: &Fault) {
         self.metrics.errors.inc(fault.reason());
-        // A history that is over is read anew at once: nothing is wrong yet.
-        if fault.is_of_position() {
-            return;
-        }
         // A kind that is not there has nothing to tell.
         let absent = self.resource.need == Need::Optional && fault.is(StatusCode::NOT_FOUND);
         self.metrics.up.set(absent.into());
@@ -173,7 +169,7 @@ mod tests {
         let mut health = health(&outage, "", &metrics);
         health.well();
         let refused = |code| Fault::Refused { code, message: "".into(), retry_after: None };
-        health.ill(&refused(StatusCode::GONE));
+        health.interrupted(&refused(StatusCode::GONE));
         assert_eq!(health.metrics().up.get(), 1);
         health.ill(&Fault::Silent);
         health.ill(&refused(StatusCode::FORBIDDEN));

@@ -76,14 +76,15 @@ impl Fault {
         matches!(self, Fault::Refused { code, .. } if *code == status)
     }
 
-    /// Whether the watch asked from a place that the API server does not know: compacted away, or of a history that a restored
-    /// backup has undone. Only a new list helps.
+    /// Whether a watch can't go on from where it is: compacted away, of a history that a restored backup has undone, or before a
+    /// change that can't be read. Only a new list helps.
     pub(super) fn is_of_position(&self) -> bool {
         match self {
             Fault::Refused { code, message, .. } => {
                 matches!(code.as_u16(), 400 | 410) || (code.as_u16() == 504 && message.contains("resource version"))
             }
-            _ => false,
+            Fault::Unreadable(_) => true,
+            Fault::Unreachable(_) | Fault::Silent => false,
         }
     }
 
