@@ -148,14 +148,17 @@ impl Writer<'_> {
         loop {
             let now = Instant::now();
             // Until the published Service was seen once, every status would be written twice.
-            let may_write = self.knows_addresses(&published);
-            while may_write && writes.len() < AT_ONCE && next_start <= now {
-                let Some(write) = ledger.next(now, Timestamp::now()) else { break };
+            let may_write = self.knows_addresses(&published) && writes.len() < AT_ONCE;
+            if may_write
+                && next_start <= now
+                && let Some(write) = ledger.next(now, Timestamp::now())
+            {
                 next_start = now + PACE;
                 writes.push(self.write(write));
+                continue;
             }
             self.metrics.status_pending.set(i64::try_from(ledger.pending()).unwrap_or(i64::MAX));
-            let paced = (writes.len() < AT_ONCE && next_start > now && ledger.has_open()).then_some(next_start);
+            let wake = ledger.due(now).map(|due| due.max(next_start)).filter(|_| may_write);
             tokio::select! {
                 _ = &mut watches => return,
                 Some((place, news)) = routes.recv() => take(news, places[place].as_deref(), &mut ledger),
@@ -167,7 +170,7 @@ impl Writer<'_> {
                     let outcome = self.count(&write, outcome, &mut writing);
                     ledger.hear(&write, outcome, Instant::now());
                 }
-                () = at(paced.into_iter().chain(ledger.due()).min()) => {}
+                () = at(wake) => {}
                 else => return,
             }
         }
