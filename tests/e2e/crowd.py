@@ -75,7 +75,7 @@ class Held:
                 if text != str(number):
                     self.crowd.lost.append((now, self.group))
                 self.received += 1
-                self.crowd.late(self, now, now - when)
+                self.crowd.late(self, now - when)
         except ConnectionClosed:
             pass
         finally:
@@ -146,10 +146,8 @@ class Crowd:
             await asyncio.sleep(0.05)
             self.lag = max(self.lag, time.monotonic() - began - 0.05)
 
-    def late(self, held, now, seconds):
-        worst, _ = self.lateness.get(held.group, (0.0, 0.0))
-        if seconds > worst:
-            self.lateness[held.group] = (seconds, now)
+    def late(self, held, seconds):
+        self.lateness[held] = max(seconds, self.lateness.get(held, 0.0))
 
     def mark(self):
         """From here on is reported."""
@@ -171,15 +169,14 @@ class Crowd:
 
     def since(self, mark, group):
         """What happened to a group since the mark."""
-        late, _ = self.lateness.get(group, (0.0, 0.0))
+        ends = [end for when, end in self.ends if when >= mark and end.group == group]
+        stayed = [held for held in self.held if held.group == group and held.number not in {end.socket for end in ends}]
         now = time.monotonic()
-        for held in self.held:
-            if held.group == group and held.open and held.sent:
-                late = max(late, now - held.sent[0][1])
+        waiting = [now - held.sent[0][1] for held in stayed if held.open and held.sent]
         return Report(
-            ends=[end for when, end in self.ends if when >= mark and end.group == group],
+            ends=ends,
             lost=sum(1 for when, name in self.lost if when >= mark and name == group),
-            latest=late,
+            latest=max([self.lateness.get(held, 0.0) for held in stayed] + waiting, default=0.0),
             refused=collections.Counter(why for when, name, why in self.refused if when >= mark and name == group),
         )
 

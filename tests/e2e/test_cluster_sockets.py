@@ -97,7 +97,7 @@ class Change:
             self.reports = {group: self.crowd.since(self.since, group) for group in self.crowd.groups}
             told = "; ".join(f"{group} {dict(report.codes()) or 'all stay'}" for group, report in self.reports.items())
             latest = max(report.latest for report in self.reports.values())
-            clusters.found(f"{self.name}: {told}; latest message {latest * 1000:.0f} ms (this side up to {self.crowd.lag * 1000:.0f} ms late)")
+            clusters.found(f"{self.name}: {told}; latest message of those that stay {latest * 1000:.0f} ms (this side up to {self.crowd.lag * 1000:.0f} ms late)")
 
     def untouched(self, *groups):
         """Nobody ended, no message was lost or late, nobody was refused."""
@@ -108,11 +108,12 @@ class Change:
             assert report.latest < SOON + self.crowd.lag, (self.name, group, report.latest)
 
     def told(self, group, code=1012):
-        """Whoever ended got a Close frame with this code; no message of the others was lost."""
+        """Whoever ended got a Close frame with this code; no message of the others was lost or late."""
         report = self.reports[group]
         assert report.ends, f"{self.name}: nobody of {group} ended"
         assert set(report.codes()) == {code}, (self.name, group, report.codes(), [end for end in report.ends if end.code != code][:5])
         assert report.lost == 0, (self.name, group)
+        assert report.latest < SOON + self.crowd.lag, (self.name, group, report.latest)
 
 
 def rolled_out(namespace, name):
@@ -231,11 +232,13 @@ def test_an_upgrade_that_concerns_no_pod_ends_nobody(crowd, carrick):
     assert {pod["metadata"]["name"] for pod in carrick.pods()} == pods
 
 
-def test_an_upgrade_of_the_pods_tells_every_socket_once(crowd, cluster, carrick):
+def test_an_upgrade_of_the_pods_tells_every_socket(crowd, cluster, carrick):
     pods = {pod["metadata"]["name"] for pod in carrick.pods()}
     with Change(crowd, "helm upgrade of the pods") as change:
         carrick.upgrade(log={"access": True})
         until(lambda: all(cluster.get("Pod", carrick.namespace, pod) is None for pod in pods), "the old pods gone", 90)
     for group in ("steady", "secure", "moving"):
         change.told(group)
-        assert len(change.reports[group].ends) == crowd.groups[group][1], "each once: nobody came back to a pod that was about to end"
+    # The first of the old pods may go when the first of the new ones is ready; then some come back to the second.
+    told, sockets = sum(len(report.ends) for report in change.reports.values()), len(crowd.held)
+    assert sockets <= told <= 1.1 * sockets, "each once, and hardly any twice"
