@@ -156,8 +156,6 @@ pub struct Drain {
     pub start: Option<Duration>,
     /// At most so many closes a second.
     pub max_per_second: Option<u32>,
-    /// Within this time, instead of at once, the clients of a backend that vanished are told.
-    pub client_spread: Duration,
     /// What becomes of tunnels whose endpoint leaves its Service while its pod lives.
     pub on_endpoint_removed: OnRemoved,
     /// What becomes of tunnels whose Service the route no longer lists.

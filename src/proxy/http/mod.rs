@@ -49,7 +49,8 @@ const X_CARRICK_REASON: http::HeaderName = http::HeaderName::from_static("x-carr
 /// Between two requests that are far apart hyper is put away with its buffers, and made anew.
 pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, mut socket: Guarded<Socket>) {
     let session = Arc::new(Session { phase: socket.phase(), proxy, client, left: Mutex::new(Left::Closed) });
-    while let Some(mut resting) = session.converse(socket).await {
+    // Boxed: what hyper needs is not held while a connection rests.
+    while let Some(mut resting) = Box::pin(session.converse(socket)).await {
         if resting.has_ahead() {
             socket = resting; // the beginning of a head that came with the last request
             continue;
