@@ -311,3 +311,10 @@ fn an_order_lets_the_client_finish_its_sentence() {
         assert_eq!(world.closing.end().unclean, None);
     });
 }
+
+#[test]
+fn a_client_that_takes_nothing_is_not_told() {
+    let mut closing = Closing::websocket(1012);
+    closing.unwritable(Side::Client);
+    assert_eq!(closing.order(Reason::Shutdown, Tick(0)).map(|said| said.to), Some(Side::Backend));
+}

@@ -196,6 +196,9 @@ impl Closing {
             self.finish_both(now);
         } else if self.lanes.iter().any(|lane| lane.tracker.closed()) {
             self.enter(Stage::Parting, now);
+        } else if self.lane(Side::Backend).sink != Sink::Open {
+            // A client that takes nothing can't be told.
+            return self.tell_backend(now);
         } else {
             self.lane(Side::Backend).passing = Passing::Until(Until::Message);
             self.patience = now.after(MESSAGE_WAIT);
