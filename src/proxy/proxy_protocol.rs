@@ -11,6 +11,9 @@ use crate::model::route::ProxyProtocol as Version;
 /// Longest header taken: version 2 with a client certificate's names and some TLVs of a cloud. The protocol would allow 64 KiB.
 pub const MAX: usize = 4096;
 
+/// Longest line of version 1, its end included.
+const LINE: usize = 107;
+
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -36,12 +39,29 @@ pub fn parse(read: &[u8]) -> Start {
     if !read.starts_with(V1) && !read.starts_with(V2) {
         return Start::Unknown;
     }
+    let read = match line(read) {
+        Ok(read) => read,
+        Err(start) => return start,
+    };
     match ProxyHeader::parse(read, ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true }) {
         Ok((header, length)) => {
             Start::Header(length, header.proxied_address().map(|address| (canonical(address.source), canonical(address.destination))))
         }
         Err(proxy_header::Error::BufferTooShort) if read.len() < MAX => Start::Unknown,
         Err(_) => Start::Malformed,
+    }
+}
+
+/// Of version 1 the line alone: whether it is one does not depend on how much of it was read.
+fn line(read: &[u8]) -> Result<&[u8], Start> {
+    if !read.starts_with(V1) {
+        return Ok(read);
+    }
+    let longest = &read[..read.len().min(LINE)];
+    match memchr::memmem::find(longest, b"\r\n") {
+        Some(end) => Ok(&read[..end + 2]),
+        None if read.len() >= LINE => Err(Start::Malformed),
+        None => Err(Start::Unknown),
     }
 }
 
@@ -97,6 +117,17 @@ mod tests {
                 assert_eq!(parse(&bytes), Start::Header(length, Some((client, local))));
             }
         }
+    }
+
+    #[test]
+    fn a_line_is_judged_whole_and_ends_in_time() {
+        let line = |length: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(length - 16));
+        let longest = line(LINE);
+        assert_eq!(parse(longest.as_bytes()), Start::Header(LINE, None));
+        assert!((0..LINE).all(|end| parse(&longest.as_bytes()[..end]) == Start::Unknown));
+        let longer = line(LINE + 1);
+        assert_eq!(parse(longer.as_bytes()), Start::Malformed);
+        assert_eq!(parse(&longer.as_bytes()[..LINE]), Start::Malformed);
     }
 
     #[test]
