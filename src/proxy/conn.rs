@@ -309,7 +309,8 @@ impl Opened {
             Way::Terminated(lowest) => {
                 client.secure = true;
                 let Self { proxy, socket, read, .. } = self;
-                let mut tls = handshake(terminator, socket, read, lowest, by).await?;
+                // Boxed: what a handshake needs is not held by the connection after it.
+                let mut tls = Box::pin(handshake(terminator, socket, read, lowest, by)).await?;
                 // hyper reserves its buffer at its first read.
                 match timeout(proxy.settings.header_timeout, tls.fill_buf()).await {
                     Ok(Ok([]) | Err(_)) => return Err(Refused::Gone),
@@ -359,7 +360,7 @@ impl Opened {
         let Self { proxy, socket, read, .. } = self;
         if let TcpTls::Terminate { .. } = served.route.tls {
             client.secure = true;
-            let tls = handshake(terminator, socket, read, lowest, by).await?;
+            let tls = Box::pin(handshake(terminator, socket, read, lowest, by)).await?;
             tcp::serve(&proxy, served, client, Socket::Tls(tls), Bytes::new()).await;
         } else {
             tcp::serve(&proxy, served, client, Socket::Tcp(socket), read.freeze()).await;
