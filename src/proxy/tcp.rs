@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
 use super::{
     Proxy,
@@ -23,8 +27,12 @@ use crate::{
 
 /// Joins a connection to an endpoint of the route; `read` came from the client already. Without one the connection is closed.
 pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket: Socket, read: Bytes) {
+    let began = Instant::now();
     match connect(served, &client).await {
-        Ok((lease, backend)) => open(proxy, served, client, lease, socket, backend, read),
+        Ok((lease, backend)) => {
+            let opening = opening(proxy, served, client, lease, began, read);
+            tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
+        }
         Err(unreached) => {
             served.metrics.refusals.inc(token(&unreached));
             tracing::info!(route = %served.route.route, location = %served.route.label, client = %client.peer, "connection closed: {unreached}");
@@ -67,7 +75,7 @@ async fn introduce(served: &ServedTcp, client: &ClientInfo, address: std::net::S
     }
 }
 
-fn open(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, socket: Socket, backend: TcpStream, read: Bytes) {
+fn opening(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, began: Instant, from_client: Bytes) -> Opening {
     let route = &served.route;
     let host = client.sni.as_deref().unwrap_or_default();
     let scheme = if client.sni.is_some() || client.secure { "tls" } else { "tcp" };
@@ -82,9 +90,7 @@ fn open(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, soc
         metrics: Arc::clone(&served.metrics),
         log: proxy.access.handshake(&handshake),
     };
-    let opening =
-        Opening { identity, kind: Kind::Tcp, idle: route.idle, max_age: None, frames: None, from_client: read, from_backend: Bytes::new() };
-    tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
+    Opening { identity, began, kind: Kind::Tcp, idle: route.idle, max_age: None, frames: None, from_client, from_backend: Bytes::new() }
 }
 
 /// Over TLS the client is told that this is the end; a bare socket says so by being closed.

@@ -20,7 +20,7 @@ const LAST: Duration = Duration::from_secs(60);
 /// Closes tunnels, evenly spread over a time.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Which tunnels; those that are opened later too, until the order is over.
+    /// Which tunnels; those too whose handshake is under way.
     pub filter: Filter,
     /// When the first is closed.
     pub from: Instant,

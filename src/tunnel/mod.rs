@@ -20,6 +20,7 @@ mod splice;
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use close::Reason;
 pub use drain::{Filter, Order};
@@ -77,6 +78,8 @@ pub struct Identity {
 pub struct Opening {
     /// Whose it is.
     pub identity: Identity,
+    /// When its handshake, or its connection, was begun: an order that was given later is none for it.
+    pub began: Instant,
     /// What its bytes are.
     pub kind: Kind,
     /// Without a byte either way for this long it is closed; `None` is never.

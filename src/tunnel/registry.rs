@@ -48,8 +48,26 @@ pub struct Registry {
     panics: AtomicU64,
     emptied: Notify,
     /// The orders that still hold for tunnels that are opened later.
-    standing: RwLock<Vec<Order>>,
+    standing: RwLock<Vec<Standing>>,
     access: AccessLog,
+}
+
+/// An order for tunnels that are opened later.
+struct Standing {
+    order: Order,
+    given: Instant,
+}
+
+impl Standing {
+    /// Whether it means a tunnel whose handshake was begun then. What is asked for after an order knows that it was given: an endpoint
+    /// or a location that takes it is back. A shutdown is never over.
+    fn holds_for(&self, began: Instant) -> bool {
+        self.order.reason == Reason::Shutdown || began <= self.given
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.order.reason != Reason::Shutdown && self.given + LATE <= now
+    }
 }
 
 /// One tunnel, as `/debug/tunnels` shows it.
@@ -144,7 +162,7 @@ impl Registry {
         counts.into_values().collect()
     }
 
-    /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those that are opened later are marked then.
+    /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those whose handshake is under way are marked when they open.
     pub fn drain(&self, order: &Order) -> usize {
         self.stand(order.clone());
         self.mark(order, |entry| order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key))
@@ -170,12 +188,12 @@ impl Registry {
         entries.len()
     }
 
-    /// A handshake that was under way when an order was given opens its tunnel a while after it. A shutdown is never over.
+    /// A handshake that was under way when an order was given opens its tunnel a while after it.
     fn stand(&self, order: Order) {
         let now = Instant::now();
         let mut standing = self.standing.write();
-        standing.retain(|known| known.reason == Reason::Shutdown || known.until + LATE > now);
-        standing.push(order);
+        standing.retain(|known| !known.is_over(now));
+        standing.push(Standing { order, given: now });
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -187,14 +205,15 @@ impl Registry {
     }
 
     /// Enters a tunnel.
-    pub(super) fn enter(&self, identity: Identity) -> Arc<Entry> {
+    pub(super) fn enter(&self, identity: Identity, began: Instant) -> Arc<Entry> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(id, self.now(), identity));
         self.open.fetch_add(1, Ordering::AcqRel);
         self.shard(id).lock().insert(id, Arc::clone(&entry));
         // After it is to be seen by `drain`: one of the two marks it.
         let (location, endpoint) = (&entry.identity.location, &entry.identity.lease.endpoint().key);
-        for order in self.standing.read().iter().filter(|order| order.filter.takes(location, endpoint)) {
+        let meant = |standing: &&Standing| standing.holds_for(began) && standing.order.filter.takes(location, endpoint);
+        for Standing { order, .. } in self.standing.read().iter().filter(meant) {
             entry.order(self.clock.tick(order.late_turn(Instant::now(), fastrand::f64())), order.reason);
         }
         entry

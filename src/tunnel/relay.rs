@@ -91,8 +91,8 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
 impl Relay {
     /// Enters the tunnel into the registry.
     pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
-        let Opening { identity, kind, idle, max_age, frames, from_client, from_backend } = opening;
-        let entry = registry.enter(identity);
+        let Opening { identity, began, kind, idle, max_age, frames, from_client, from_backend } = opening;
+        let entry = registry.enter(identity, began);
         let now = registry.now();
         let (closing, features) = match kind {
             Kind::WebSocket { reconnect_code, extensions } => {
@@ -488,7 +488,16 @@ mod tests {
             metrics: Arc::clone(metrics),
             log: None,
         };
-        Opening { identity, kind, idle: Some(IDLE), max_age: None, frames: None, from_client: Bytes::new(), from_backend: Bytes::new() }
+        Opening {
+            identity,
+            began: tokio::time::Instant::now(),
+            kind,
+            idle: Some(IDLE),
+            max_age: None,
+            frames: None,
+            from_client: Bytes::new(),
+            from_backend: Bytes::new(),
+        }
     }
 
     impl Bench {
@@ -669,6 +678,26 @@ mod tests {
         let (_backend, backend_side) = duplex(1024);
         open(&registry, opening(WEBSOCKET, &Arc::default()), Socket::Memory(client_side), Socket::Memory(backend_side));
         assert_eq!(expect_close(&mut client).await.0, 1012);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_holds_for_handshakes_under_way_and_for_none_that_come_after_it() {
+        let registry = Registry::new(AccessLog::off());
+        let open_one = |opening: Opening| {
+            let (client, client_side) = duplex(1024);
+            let (backend, backend_side) = duplex(1024);
+            open(&registry, opening, Socket::Memory(client_side), Socket::Memory(backend_side));
+            (client, backend)
+        };
+        let under_way = opening(WEBSOCKET, &Arc::default());
+        registry.drain(&Order::all_at_once(Reason::Terminating));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        let (mut client, _backend) = open_one(under_way);
+        assert_eq!(expect_close(&mut client).await.0, 1012);
+        let (mut client, mut backend) = open_one(opening(WEBSOCKET, &Arc::default()));
+        backend.write_all(&text("it is back")).await.unwrap();
+        expect(&mut client, &text("it is back")).await;
+        assert_eq!(registry.list().last().unwrap().state, "open");
     }
 
     #[tokio::test(start_paused = true)]

@@ -105,9 +105,9 @@ impl Session {
                 let parts = connection.into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let from_client = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-                let Switched { switch, served, log } = *switched;
+                let Switched { switch, served, began, log } = *switched;
                 let permit = Arc::clone(&self.client.permit);
-                let tunnelled = Tunnelled { served: &served, client: self.client.peer, from_client, permit, log };
+                let tunnelled = Tunnelled { served: &served, client: self.client.peer, began, from_client, permit, log };
                 switch.open(&self.proxy.registry, tunnelled, socket);
             }
             // After a request that carried Upgrade hyper ends without flushing or closing; polled once more, it does both.
@@ -140,6 +140,7 @@ enum Left {
 struct Switched {
     switch: Switch,
     served: Arc<Served>,
+    began: Instant,
     log: Option<Box<str>>,
 }
 
@@ -321,7 +322,7 @@ impl Session {
         }
         if let (Some(switch), Some(served)) = (exchange.switch, exchange.served) {
             let log = entry.as_ref().and_then(|entry| entry.handshake());
-            *self.left.lock() = Left::Switched(Box::new(Switched { switch, served, log }));
+            *self.left.lock() = Left::Switched(Box::new(Switched { switch, served, began: exchange.started, log }));
         }
         response.map(|body| Sent::new(body, self.phase.clone(), entry))
     }

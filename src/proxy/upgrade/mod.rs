@@ -65,6 +65,8 @@ pub struct Tunnelled<'a> {
     pub served: &'a Served,
     /// Who opened it.
     pub client: SocketAddr,
+    /// When its handshake was begun.
+    pub began: Instant,
     /// Read from the client already.
     pub from_client: Bytes,
     /// Counts its connection as open.
@@ -164,6 +166,7 @@ impl Switch {
         };
         let opening = Opening {
             identity,
+            began: tunnelled.began,
             kind: self.kind,
             idle: spec.and_then(|spec| spec.timeouts.idle),
             max_age: websocket.and_then(|websocket| websocket.max_age).map(|limit| limit.draw(fastrand::f64())),
