@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{SinkExt as _, future::join_all};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::support::{
     client::{get, head, rest, status, text, websocket},
@@ -124,6 +124,12 @@ async fn without_descriptors_accepting_pauses_and_recovers() {
     first.send(Message::text("still here")).await.unwrap();
     assert_eq!(text(&mut first).await, "still here");
     drop(crowd);
+    // What waited in the kernel's queue is taken in, and seen to be gone, first: until then there is no descriptor to dial with, and 503.
+    eventually("it opens sockets again", async || {
+        let socket = TcpStream::connect(at).await.unwrap();
+        soon("an answer", client_async("ws://a.test/", socket)).await.is_ok()
+    })
+    .await;
     let mut next = websocket(at, "ws://a.test/").await;
     assert_eq!(text(&mut next).await, "echo");
     first.send(Message::text("and here")).await.unwrap();
