@@ -9,15 +9,15 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-use crate::model::EndpointKey;
+use crate::model::{EndpointKey, upstream::Pod};
 
 /// An endpoint: one value for as long as a pool, a lease or anybody else holds it.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Which one it is.
     pub key: EndpointKey,
-    /// Name of the Pod behind it.
-    pub pod: Option<Arc<str>>,
+    /// The Pod behind it.
+    pub pod: Option<Arc<Pod>>,
     /// Its number, unique among the endpoints alive, and small. It is given away again when the last `Arc` is gone: whoever keeps
     /// something by number keeps the `Arc` beside it.
     pub number: u32,
@@ -42,7 +42,7 @@ struct Free {
 }
 
 impl Endpoint {
-    pub(super) fn new(key: EndpointKey, pod: Option<Arc<str>>, numbers: &Arc<Numbers>) -> Arc<Self> {
+    pub(super) fn new(key: EndpointKey, pod: Option<Arc<Pod>>, numbers: &Arc<Numbers>) -> Arc<Self> {
         let number = numbers.take();
         Arc::new(Self { key, pod, number, open: AtomicU32::new(0), failures: AtomicU64::new(0), numbers: numbers.clone() })
     }

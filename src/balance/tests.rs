@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{
     ObjectRef,
     route::{Backend, Policy},
+    upstream::Pod,
 };
 
 const POLICY: Policy = Policy::LeastConnections;
@@ -201,7 +202,11 @@ fn an_endpoint_that_comes_back_still_has_its_leases() {
 fn another_pod_at_the_same_address_is_another_endpoint() {
     let balancer = Balancer::new();
     let of_pod = |pod: &str| {
-        let endpoint = EndpointSpec { address: address(1), state: EndpointState::Ready, pod: Some(pod.into()) };
+        let endpoint = EndpointSpec {
+            address: address(1),
+            state: EndpointState::Ready,
+            pod: Some(Arc::new(Pod { name: "app-0".into(), uid: pod.into() })),
+        };
         Table { pools: BTreeMap::from([(pool_key("app"), Arc::new(PoolSpec { endpoints: vec![endpoint] }))]), ..Table::default() }
     };
     let lease = pick(&Target::build(&backends(&[("app", 1)]), POLICY, &balancer.reconcile(&of_pod("app-1")), None));

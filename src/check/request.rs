@@ -145,7 +145,7 @@ fn backends(text: &mut String, backends: &[Backend], table: &Table) {
                 EndpointState::NotReady => "not ready: takes nothing new",
             });
             if let Some(pod) = &endpoint.pod {
-                let _ = write!(line, ", pod {pod}");
+                let _ = write!(line, ", pod {}", pod.name);
             }
             indent(text, &line);
         }

@@ -6,6 +6,7 @@ pub mod cert;
 pub mod id;
 pub mod path;
 pub mod pattern;
+pub mod pod;
 pub mod route;
 pub mod table;
 pub mod upstream;

@@ -20,8 +20,17 @@ pub struct EndpointSpec {
     pub address: SocketAddr,
     /// What it may be given.
     pub state: EndpointState,
-    /// Name of the Pod behind it (`targetRef`).
-    pub pod: Option<Arc<str>>,
+    /// The Pod behind it, where there is one.
+    pub pod: Option<Arc<Pod>>,
+}
+
+/// The Pod behind an endpoint (`targetRef`); it is in the namespace of the Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Pod {
+    /// Its name, which a StatefulSet gives again.
+    pub name: Arc<str>,
+    /// What tells it from an earlier one of the name; empty where the slice does not say.
+    pub uid: Arc<str>,
 }
 
 /// EndpointSlice conditions, reduced to what a proxy does with them.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{
     ObjectRef,
-    upstream::{EndpointSpec, EndpointState, PoolSpec},
+    upstream::{EndpointSpec, EndpointState, Pod, PoolSpec},
 };
 
 /// An EndpointSlice, as far as it is connected to.
@@ -32,7 +32,7 @@ pub(super) struct Slice {
 struct Listed {
     address: IpAddr,
     state: EndpointState,
-    pod: Option<Arc<str>>,
+    pod: Option<Arc<Pod>>,
 }
 
 impl Slice {
@@ -45,7 +45,8 @@ impl Slice {
 
 /// `addresses` are interchangeable, and consumers use the first (Kubernetes API, EndpointSlice).
 fn listed(endpoint: &Endpoint) -> Option<Listed> {
-    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| Arc::from(target.name.as_str()));
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+    let pod = pod.map(|target| Arc::new(Pod { name: target.name.as_str().into(), uid: target.uid.as_str().into() }));
     Some(Listed { address: endpoint.addresses.first()?.parse().ok()?, state: state(&endpoint.conditions), pod })
 }
 
@@ -179,7 +180,7 @@ mod tests {
         let endpoint = |(address, conditions): &(&str, EndpointConditions)| Endpoint {
             addresses: vec![address.to_string()],
             conditions: conditions.clone(),
-            target_ref: Some(TargetRef { kind: "Pod".into(), name: format!("pod-{address}") }),
+            target_ref: Some(TargetRef { kind: "Pod".into(), name: format!("pod-{address}"), uid: format!("uid-{address}") }),
         };
         Slice::new(EndpointSlice {
             address_type: address_type.into(),
@@ -215,7 +216,8 @@ mod tests {
         let slices = [slice("IPv4", &[("10.0.0.2", conditions(Some(true), None, None)), ("10.0.0.1", conditions(None, None, None))])];
         let pool = of_service(&ServiceSpec::default(), &ws(), slices.iter());
         assert_eq!(addresses(&pool), ["10.0.0.1:8080", "10.0.0.2:8080"]);
-        assert_eq!(pool.endpoints[0].pod.as_deref(), Some("pod-10.0.0.1"));
+        let pod = Pod { name: "pod-10.0.0.1".into(), uid: "uid-10.0.0.1".into() };
+        assert_eq!(pool.endpoints[0].pod.as_deref(), Some(&pod));
     }
 
     #[test]

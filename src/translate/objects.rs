@@ -151,6 +151,8 @@ pub struct TargetRef {
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// Its UID.
+    pub uid: String,
 }
 
 /// `discovery.k8s.io/v1.EndpointPort`.

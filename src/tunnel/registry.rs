@@ -297,7 +297,7 @@ impl Row {
             route: route.clone(),
             location: Arc::clone(label),
             endpoint: endpoint.key.clone(),
-            pod: endpoint.pod.clone(),
+            pod: endpoint.pod.as_ref().map(|pod| Arc::clone(&pod.name)),
             client: *client,
             age_seconds: now.since(entry.opened).as_secs_f64(),
             idle_seconds: now.since(entry.active()).as_secs_f64(),
@@ -322,7 +322,7 @@ fn labels(entry: &Entry) -> OpenTunnels {
         location: LocationLabels { route_namespace: (&*route.namespace).into(), route: (&*route.name).into(), location: (&**label).into() },
         service_namespace: service_namespace.into(),
         service: service.into(),
-        endpoint_pod: endpoint.pod.as_deref().map_or_else(|| endpoint.key.address.to_string().into(), Into::into),
+        endpoint_pod: endpoint.pod.as_deref().map_or_else(|| endpoint.key.address.to_string().into(), |pod| (&*pod.name).into()),
         count: 0,
     }
 }
