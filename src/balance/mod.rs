@@ -4,6 +4,7 @@
 
 pub mod endpoint;
 pub mod pick;
+mod share;
 mod split;
 
 use std::{
@@ -17,6 +18,7 @@ use self::endpoint::Numbers;
 pub use self::{
     endpoint::{Endpoint, Lease},
     pick::{PickError, Target, Tried},
+    share::Share,
 };
 use crate::model::{
     EndpointKey, PoolKey, Table,
@@ -29,6 +31,7 @@ pub struct Balancer {
     /// Taken when a table comes, never for a request.
     state: Mutex<State>,
     numbers: Arc<Numbers>,
+    share: Arc<Share>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,11 @@ impl Balancer {
     /// A balancer without endpoints.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    /// Our part of every limit that holds for the installation.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Brings the pools in line with a table. A pool that stays the same is the same `Arc`; an endpoint known before keeps its counters and number.
