@@ -98,6 +98,11 @@ impl Lease {
         Self::open(&Endpoint::new(key, None, &Arc::default()))
     }
 
+    /// The same on an endpoint of this Pod.
+    pub fn detached_of(key: EndpointKey, pod: Arc<Pod>) -> Self {
+        Self::open(&Endpoint::new(key, Some(pod), &Arc::default()))
+    }
+
     /// The endpoint it is for.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.0

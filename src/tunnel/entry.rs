@@ -2,7 +2,7 @@
 //!
 //! It never knows sockets. The tunnel's task alone writes its totals; `registry` reads them, settles counters and gives orders.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use futures_util::task::AtomicWaker;
 
@@ -23,7 +23,8 @@ pub(super) struct Entry {
     /// By source.
     moved: [Meter; 2],
     active: AtomicU32,
-    state: AtomicU8,
+    /// When it began to close.
+    closing: AtomicU32,
     /// When it is to be closed, and why: a [`Slot`].
     slot: AtomicU64,
     /// Of the tunnel's task; registered once, as a task keeps its waker.
@@ -44,7 +45,6 @@ struct Meter {
 
 /// How a tunnel stands, as `/debug/tunnels` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum State {
     Open,
     Closing,
@@ -78,7 +78,7 @@ impl Entry {
             opened: now,
             moved: Default::default(),
             active: AtomicU32::new(now.0),
-            state: AtomicU8::new(State::Open as u8),
+            closing: AtomicU32::new(Tick::NEVER.0),
             slot: AtomicU64::new(Slot::NEVER.0),
             waker: AtomicWaker::new(),
         }
@@ -148,12 +148,18 @@ impl Entry {
         Slot(self.slot.load(Ordering::Acquire)).reason()
     }
 
-    pub(super) fn set_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Relaxed);
+    /// It closes; only the first word counts.
+    pub(super) fn closes(&self, now: Tick) {
+        self.closing.fetch_min(now.0, Ordering::Relaxed);
+    }
+
+    /// When it began to close.
+    pub(super) fn closing_since(&self) -> Tick {
+        Tick(self.closing.load(Ordering::Relaxed))
     }
 
     pub(super) fn state(&self) -> State {
-        if self.state.load(Ordering::Relaxed) == State::Open as u8 { State::Open } else { State::Closing }
+        if self.closing_since() == Tick::NEVER { State::Open } else { State::Closing }
     }
 
     /// Counts how the tunnel ended.

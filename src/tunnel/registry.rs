@@ -3,6 +3,9 @@
 //! It never knows sockets or frames. A tunnel enters before its first byte and leaves in `Drop`; `admin` lists, telemetry counts at a scrape,
 //! `app` gives orders and waits until it is empty.
 
+mod departures;
+mod pods;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -18,6 +21,8 @@ use parking_lot::{Mutex, RwLock};
 use rapidhash::RapidHashMap;
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
+
+use departures::Departures;
 
 use super::{
     Identity,
@@ -49,6 +54,7 @@ pub struct Registry {
     emptied: Notify,
     /// The orders that still hold for tunnels that are opened later.
     standing: RwLock<Vec<Standing>>,
+    departures: Mutex<Departures>,
     access: AccessLog,
 }
 
@@ -112,6 +118,7 @@ impl Registry {
             panics: AtomicU64::new(0),
             emptied: Notify::new(),
             standing: RwLock::default(),
+            departures: Mutex::default(),
             access,
         })
     }
@@ -235,6 +242,7 @@ impl Registry {
             }
         }
         drop(removed);
+        self.note_end(entry, end);
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.emptied.notify_waiters();
         }

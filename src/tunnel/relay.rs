@@ -24,7 +24,7 @@ use super::{
     Kind, Opening, Socket,
     clock::Tick,
     close::{Closing, Goodbye, Reason, Sink, Source, other},
-    entry::{Entry, State},
+    entry::Entry,
     features::{Due, Features},
     frame::Tally,
     registry::Registry,
@@ -145,7 +145,7 @@ impl Relay {
             if self.closing.is_open() || carried == [Carried::Nothing; 2] {
                 break;
             }
-            self.entry.set_state(State::Closing);
+            self.entry.closes(now);
         }
         self.arm(cx, sleep, now);
         Poll::Pending
@@ -187,7 +187,7 @@ impl Relay {
                 None => return,
             }
         };
-        self.entry.set_state(State::Closing);
+        self.entry.closes(now);
         self.say(goodbye, now);
     }
 
