@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 pub use self::server::serve;
 use crate::{
     live::Live,
+    model::sight,
     telemetry::{Metrics, expose},
     tunnel::{Reason, Registry},
 };
@@ -119,7 +120,7 @@ impl State {
 
     fn tunnels(&self, query: &str) -> Answer {
         match query.parse::<tunnels::Query>() {
-            Ok(query) => json(&query.select(self.registry.list())),
+            Ok(query) => json(&self.registry.page(&query.selection, query.sort, query.after, query.limit)),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
@@ -129,15 +130,15 @@ impl State {
             Ok(query) => query,
             Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         };
-        let Some((victims, over)) = query.victims(&self.registry.list()) else {
+        if query.is_unsaid() {
             return text(
                 StatusCode::BAD_REQUEST,
-                "this would be every tunnel: name some by route, location, endpoint or min_age, or say all=true\n",
+                "this would be every tunnel: name some by route, location, service, endpoint, client or another filter, or say all=true\n",
             );
-        };
-        let closing = self.registry.order(&victims, over, reason);
+        }
+        let closing = self.registry.close(&query.selection, query.over, reason);
         tracing::info!(tunnels = closing, reason = reason.label(), "an operator closes tunnels");
-        json(&serde_json::json!({"closing": closing}))
+        json(&sight::Closing { closing: closing as u64 })
     }
 }
 

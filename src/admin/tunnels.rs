@@ -1,72 +1,51 @@
-//! `/debug/tunnels`, `/drain` and `/kill`: which rows, in which order, how many.
+//! The queries of `/debug/tunnels`, `/drain` and `/kill`: one form for all three.
 //!
-//! It never knows tunnels, only their rows. `State` asks it.
+//! It never looks at tunnels: the registry is asked for what the query means. `State` reads them here.
 
-use std::{cmp::Reverse, collections::HashSet, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
+use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 
-use crate::{api, tunnel::Row};
+use crate::{
+    api,
+    model::{ObjectRef, sight},
+    tunnel::{
+        Reason,
+        sight::{Place, Position, Selection, ServiceName, Sort},
+    },
+};
 
 /// Rows of an answer, where the query does not say.
 const LIMIT: usize = 100;
 
-/// The query of `/debug/tunnels`.
+/// Rows of one answer at most: they are built in memory, a kilobyte each.
+const MOST: usize = 1000;
+
+/// What is asked for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Query {
-    route: Option<String>,
-    location: Option<String>,
-    endpoint: Option<String>,
-    min_age: f64,
+    pub(super) selection: Selection,
     /// Every tunnel is meant where no filter is given: for what can't be taken back, it must be said.
     all: bool,
-    /// A drain is spread over this time.
-    over: Duration,
-    sort: Sort,
-    limit: usize,
-    offset: usize,
-}
-
-/// The first row is the one with most of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Sort {
-    Age,
-    Bytes,
-    Idle,
+    /// What is closed is closed over this time.
+    pub(super) over: Duration,
+    pub(super) sort: Sort,
+    pub(super) limit: usize,
+    pub(super) after: Option<Position>,
 }
 
 /// What a query has to be.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error(
-    "the query has {0:?}; there are route=NAMESPACE/NAME, location=LABEL, endpoint=ADDRESS or POD, min_age=SECONDS, sort=age, bytes or idle, limit=N, offset=N; over=DURATION and all=true for /drain and /kill"
+    "the query has {0:?}; there are route=NAMESPACE/NAME, namespace=NAME (of the route), location=LABEL, service=[NAMESPACE/]NAME[:PORT], endpoint=IP, IP:PORT or POD, client=IP or CIDR, state=open, ordered or closing, reason=WORD ({reasons}), min_age=DURATION or SECONDS, min_idle= likewise, min_bytes=N; for /debug/tunnels sort=age, bytes, idle, frames or rtt, limit=N up to {MOST}, after=the `next` of the last answer; for /drain and /kill over=DURATION and all=true",
+    reasons = Reason::ALL.map(Reason::label).join(", ")
 )]
 pub(super) struct UnknownParameter(String);
 
-/// The answer.
-#[derive(Debug, Serialize)]
-pub(super) struct Page {
-    /// Tunnels open.
-    open: usize,
-    /// Of them, those that the filters let through.
-    matching: usize,
-    /// From `offset` on, at most `limit`.
-    tunnels: Vec<Row>,
-}
-
 impl Default for Query {
     fn default() -> Self {
-        Self {
-            route: None,
-            location: None,
-            endpoint: None,
-            min_age: 0.0,
-            all: false,
-            over: Duration::ZERO,
-            sort: Sort::Age,
-            limit: LIMIT,
-            offset: 0,
-        }
+        Self { selection: Selection::default(), all: false, over: Duration::ZERO, sort: Sort::Age, limit: LIMIT, after: None }
     }
 }
 
@@ -86,121 +65,101 @@ impl Query {
     fn take(&mut self, parameter: &str) -> Option<()> {
         let (name, value) = parameter.split_once('=')?;
         let value = percent_decode_str(value).decode_utf8().ok()?;
+        let wanted = &mut self.selection;
         match name {
-            "route" => self.route = Some(value.into()),
-            "location" => self.location = Some(value.into()),
-            "endpoint" => self.endpoint = Some(value.into()),
-            "min_age" => self.min_age = value.parse().ok()?,
-            "limit" => self.limit = value.parse().ok()?,
-            "offset" => self.offset = value.parse().ok()?,
+            "route" => wanted.route = Some(object(&value)?),
+            "namespace" => wanted.namespace = Some(value.into()),
+            "location" => wanted.location = Some(value.into()),
+            "service" => wanted.service = Some(ServiceName(value.into())),
+            "endpoint" => wanted.endpoint = Some(Place::of(&value)),
+            "client" => wanted.client = Some(network(&value)?),
+            "state" => wanted.state = Some(sight::State::ALL.into_iter().find(|state| state.label() == value)?),
+            "reason" => wanted.reason = Some(Reason::ALL.into_iter().find(|reason| reason.label() == value)?),
+            "min_age" => wanted.min_age = duration(&value)?,
+            "min_idle" => wanted.min_idle = duration(&value)?,
+            "min_bytes" => wanted.min_bytes = value.parse().ok()?,
+            "sort" => self.sort = Sort::ALL.into_iter().find(|(name, _)| *name == value)?.1,
+            "limit" => self.limit = value.parse().ok().filter(|limit| *limit <= MOST)?,
+            "after" => self.after = Some(value.parse().ok()?),
+            "over" => self.over = duration(&value)?,
             "all" => self.all = value.parse().ok()?,
-            "over" => self.over = value.parse::<api::Duration>().ok()?.0,
-            "sort" => self.sort = Sort::of(&value)?,
             _ => return None,
         }
         Some(())
     }
 
-    /// The rows that are asked for.
-    pub(super) fn select(&self, mut rows: Vec<Row>) -> Page {
-        let open = rows.len();
-        rows.retain(|row| self.takes(row));
-        // Stable, and the rows come in the order of their opening: pages do not overlap while nothing changes.
-        match self.sort {
-            Sort::Age => {}
-            Sort::Bytes => rows.sort_by_key(|row| Reverse(row.bytes_received + row.bytes_sent)),
-            Sort::Idle => rows.sort_by(|a, b| b.idle_seconds.total_cmp(&a.idle_seconds)),
-        }
-        let matching = rows.len();
-        Page { open, matching, tunnels: rows.into_iter().skip(self.offset).take(self.limit).collect() }
-    }
-
-    /// The tunnels that are to be closed, and over which time; `None` where the query would mean every one without saying so.
-    pub(super) fn victims(&self, rows: &[Row]) -> Option<(HashSet<u64>, Duration)> {
-        let filtered = self.route.is_some() || self.location.is_some() || self.endpoint.is_some() || self.min_age > 0.0;
-        let ids = || rows.iter().filter(|row| self.takes(row)).map(|row| row.id).collect();
-        (filtered || self.all).then(|| (ids(), self.over))
-    }
-
-    fn takes(&self, row: &Row) -> bool {
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        let at = |wanted: &str| row.endpoint.address.to_string() == wanted || row.pod.as_deref() == Some(wanted);
-        is(&self.route, &row.route.to_string())
-            && is(&self.location, &row.location)
-            && self.endpoint.as_deref().is_none_or(at)
-            && row.age_seconds >= self.min_age
+    /// Whether the query would mean every tunnel without saying so.
+    pub(super) fn is_unsaid(&self) -> bool {
+        !self.all && self.selection == Selection::default()
     }
 }
 
-impl Sort {
-    fn of(value: &str) -> Option<Self> {
-        match value {
-            "age" => Some(Sort::Age),
-            "bytes" => Some(Sort::Bytes),
-            "idle" => Some(Sort::Idle),
-            _ => None,
-        }
-    }
+fn object(text: &str) -> Option<ObjectRef> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(ObjectRef::new(namespace, name))
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.to_canonical().into()))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let seconds = || text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    text.parse::<api::Duration>().ok().map(|duration| duration.0).or_else(seconds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EndpointKey, ObjectRef, PoolKey};
 
-    fn row(id: u64, route: &str, pod: &str, bytes: u64) -> Row {
-        let address = format!("10.0.0.{id}:80").parse().unwrap();
-        Row {
-            id,
-            route: ObjectRef::new("default", route),
-            location: "/ws".into(),
-            endpoint: EndpointKey { pool: PoolKey::Address("chat:80".into()), address },
-            pod: Some(pod.into()),
-            client: "192.0.2.1:1".parse().unwrap(),
-            age_seconds: 100.0 - id as f64,
-            idle_seconds: id as f64,
-            bytes_received: bytes,
-            bytes_sent: 0,
-            frames_received: 0,
-            frames_sent: 0,
-            state: "open",
-        }
-    }
-
-    fn ids(query: &str) -> Vec<u64> {
-        let rows = vec![row(1, "chat", "chat-0", 5), row(2, "shop", "shop-0", 50), row(3, "chat", "chat-1", 500)];
-        query.parse::<Query>().unwrap().select(rows).tunnels.iter().map(|row| row.id).collect()
+    fn query(text: &str) -> Query {
+        text.parse().unwrap()
     }
 
     #[test]
-    fn rows_are_filtered_sorted_and_paged() {
-        for (query, expected) in [
-            ("", &[1, 2, 3][..]),
-            ("sort=bytes", &[3, 2, 1]),
-            ("sort=idle&limit=2", &[3, 2]),
-            ("sort=bytes&limit=1&offset=1", &[2]),
-            ("route=default%2Fchat", &[1, 3]),
-            ("route=default/chat&endpoint=chat-1", &[3]),
-            ("endpoint=10.0.0.2:80", &[2]),
-            ("location=%2Fws&min_age=97.5", &[1, 2]),
-            ("location=/none", &[]),
-        ] {
-            assert_eq!(ids(query), expected, "{query}");
-        }
+    fn every_filter_is_read() {
+        let all = "route=default%2Fchat&namespace=default&location=%2Fws&service=default/chat:80&endpoint=chat-0&client=10.0.0.0/8&\
+                   state=ordered&reason=pod_terminating&min_age=1m30s&min_idle=2.5&min_bytes=7";
+        let selection = Selection {
+            route: Some(ObjectRef::new("default", "chat")),
+            namespace: Some("default".into()),
+            location: Some("/ws".into()),
+            service: Some(ServiceName("default/chat:80".into())),
+            endpoint: Some(Place::Pod("chat-0".into())),
+            client: Some("10.0.0.0/8".parse().unwrap()),
+            state: Some(sight::State::Ordered),
+            reason: Some(Reason::Terminating),
+            min_age: Duration::from_secs(90),
+            min_idle: Duration::from_millis(2500),
+            min_bytes: 7,
+        };
+        assert_eq!(query(all), Query { selection, ..Query::default() });
+        assert_eq!(query("client=::ffff:192.0.2.1").selection.client, Some("192.0.2.1/32".parse().unwrap()));
+        assert_eq!(query("endpoint=[::1]:80").selection.endpoint, Some(Place::Port("[::1]:80".parse().unwrap())));
+    }
+
+    #[test]
+    fn an_order_and_a_page_are_read() {
+        let page = query("sort=rtt&limit=1000&after=17.3");
+        assert_eq!((page.sort, page.limit, page.after), (Sort::Rtt, 1000, Some("17.3".parse().unwrap())));
     }
 
     #[test]
     fn everybody_is_meant_only_if_it_is_said() {
-        let victims = |query: &str| query.parse::<Query>().unwrap().victims(&[row(1, "chat", "chat-0", 5), row(2, "shop", "shop-0", 50)]);
-        assert_eq!(victims("over=30s"), None);
-        assert_eq!(victims("all=true&over=30s"), Some((HashSet::from([1, 2]), Duration::from_secs(30))));
-        assert_eq!(victims("route=default/shop"), Some((HashSet::from([2]), Duration::ZERO)));
+        assert!(query("over=30s").is_unsaid());
+        assert!(query("min_age=0").is_unsaid());
+        assert!(!query("all=true").is_unsaid());
+        assert!(!query("route=default/shop").is_unsaid());
     }
 
     #[test]
     fn what_is_not_known_is_named() {
-        for query in ["sort=size", "limit=-1", "x=1", "route", "min_age=old"] {
-            assert_eq!(query.parse::<Query>().unwrap_err(), UnknownParameter(query.into()));
+        for text in
+            ["sort=size", "limit=-1", "limit=1001", "x=1", "route", "route=shop", "min_age=old", "state=shut", "reason=x", "after=1"]
+        {
+            let error = text.parse::<Query>().unwrap_err();
+            assert_eq!(error, UnknownParameter(text.into()));
+            assert!(error.to_string().contains("pod_terminating") && error.to_string().contains("limit=N up to 1000"), "{error}");
         }
     }
 }

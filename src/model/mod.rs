@@ -8,6 +8,7 @@ pub mod path;
 pub mod pattern;
 pub mod pod;
 pub mod route;
+pub mod sight;
 pub mod table;
 pub mod upstream;
 

@@ -2,7 +2,10 @@
 //!
 //! It never knows sockets. The tunnel's task alone writes its totals; `registry` reads them, settles counters and gives orders.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use futures_util::task::AtomicWaker;
 
@@ -25,6 +28,8 @@ pub(super) struct Entry {
     active: AtomicU32,
     /// When it began to close.
     closing: AtomicU32,
+    /// From the last Ping of ours to its Pong, in microseconds; 0 before the first. It stands where alignment leaves room.
+    rtt: AtomicU32,
     /// When it is to be closed, and why: a [`Slot`].
     slot: AtomicU64,
     /// Of the tunnel's task; registered once, as a task keeps its waker.
@@ -79,6 +84,7 @@ impl Entry {
             moved: Default::default(),
             active: AtomicU32::new(now.0),
             closing: AtomicU32::new(Tick::NEVER.0),
+            rtt: AtomicU32::new(0),
             slot: AtomicU64::new(Slot::NEVER.0),
             waker: AtomicWaker::new(),
         }
@@ -120,6 +126,17 @@ impl Entry {
     /// Frames that came from a side.
     pub(super) fn frames(&self, from: Side) -> u64 {
         self.moved[from as usize].frames.load(Ordering::Relaxed)
+    }
+
+    /// A Pong of the tunnel came so long after its Ping.
+    pub(super) fn answered(&self, took: Duration) {
+        self.identity.metrics.ping_rtt_seconds.observe(took);
+        self.rtt.store(u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// How long the last Pong took, if there was one.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        Some(self.rtt.load(Ordering::Relaxed)).filter(|micros| *micros > 0).map(|micros| Duration::from_micros(micros.into()))
     }
 
     /// Hands to the location's counters what they have not got yet.

@@ -15,6 +15,7 @@ mod io;
 mod registry;
 mod relay;
 mod scratch;
+pub mod sight;
 mod splice;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 pub use close::Reason;
 pub use drain::{Filter, Order};
 pub use io::Socket;
-pub use registry::{Registry, Row};
+pub use registry::Registry;
 
 use crate::{
     balance::Lease,

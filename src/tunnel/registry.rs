@@ -7,9 +7,8 @@ mod departures;
 mod pods;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,7 +18,6 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rapidhash::RapidHashMap;
-use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 
 use departures::Departures;
@@ -28,15 +26,12 @@ use super::{
     Identity,
     clock::{Clock, Tick},
     close::{End, Reason},
-    drain::{Filter, Order},
-    entry::{Entry, State},
+    drain::Order,
+    entry::Entry,
 };
-use crate::{
-    model::{EndpointKey, ObjectRef},
-    telemetry::{
-        AccessLog, access,
-        metrics::{LocationLabels, OpenTunnels, Side},
-    },
+use crate::telemetry::{
+    AccessLog, access,
+    metrics::{LocationLabels, OpenTunnels, Side},
 };
 
 /// Longer than a handshake takes that was begun before an order.
@@ -74,37 +69,6 @@ impl Standing {
     fn is_over(&self, now: Instant) -> bool {
         self.order.reason != Reason::Shutdown && self.given + LATE <= now
     }
-}
-
-/// One tunnel, as `/debug/tunnels` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// Unique in this process.
-    pub id: u64,
-    /// The WsRoute.
-    pub route: ObjectRef,
-    /// The location's label.
-    pub location: Arc<str>,
-    /// Where it goes.
-    pub endpoint: EndpointKey,
-    /// The Pod there.
-    pub pod: Option<Arc<str>>,
-    /// Who opened it.
-    pub client: SocketAddr,
-    /// Since its handshake.
-    pub age_seconds: f64,
-    /// Since its last byte.
-    pub idle_seconds: f64,
-    /// Client to backend, on the wire.
-    pub bytes_received: u64,
-    /// Backend to client, on the wire.
-    pub bytes_sent: u64,
-    /// Client to backend.
-    pub frames_received: u64,
-    /// Backend to client.
-    pub frames_sent: u64,
-    /// `open`, `ordered` (to be closed by us) or `closing`.
-    pub state: &'static str,
 }
 
 impl Registry {
@@ -149,14 +113,6 @@ impl Registry {
         }
     }
 
-    /// Every open tunnel, in the order they were opened.
-    pub fn list(&self) -> Vec<Row> {
-        let now = self.clock.now();
-        let mut rows = self.collect(|entry| Row::of(entry, now));
-        rows.sort_unstable_by_key(|row| row.id);
-        rows
-    }
-
     /// The number of open tunnels by location and endpoint. Brings the locations' counters up to date.
     pub fn observe(&self) -> Vec<OpenTunnels> {
         let mut counts: HashMap<(usize, usize), OpenTunnels> = HashMap::new();
@@ -175,12 +131,6 @@ impl Registry {
         self.mark(order, |entry| order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key))
     }
 
-    /// Marks these tunnels, evenly over a time, and wakes them. Returns how many there are.
-    pub fn order(&self, ids: &HashSet<u64>, over: Duration, reason: Reason) -> usize {
-        let order = Order::spread(Filter::default(), over, reason);
-        self.mark(&order, |entry| ids.contains(&entry.id))
-    }
-
     fn mark(&self, order: &Order, takes: impl Fn(&Entry) -> bool) -> usize {
         let mut entries = Vec::new();
         self.for_each(|entry| {
@@ -188,6 +138,11 @@ impl Registry {
                 entries.push(Arc::clone(entry));
             }
         });
+        self.give_turns(order, entries)
+    }
+
+    /// Tells each of these tunnels when its turn is, the oldest first. Returns how many there are.
+    pub(super) fn give_turns(&self, order: &Order, mut entries: Vec<Arc<Entry>>) -> usize {
         entries.sort_unstable_by_key(|entry| entry.id);
         for (index, entry) in entries.iter().enumerate() {
             entry.order(self.clock.tick(order.turn(index, entries.len())), order.reason);
@@ -278,43 +233,19 @@ impl Registry {
         }
     }
 
-    fn collect<T>(&self, mut of: impl FnMut(&Entry) -> T) -> Vec<T> {
-        let mut all = Vec::with_capacity(self.len());
-        self.for_each(|entry| all.push(of(entry)));
-        all
+    /// Visits every tunnel without a lock: that is held for as long as it takes to count the references of one shard.
+    pub(super) fn each(&self, mut visit: impl FnMut(Arc<Entry>)) {
+        let mut entries = Vec::new();
+        for shard in &self.shards {
+            entries.extend(shard.lock().values().cloned());
+            entries.drain(..).for_each(&mut visit);
+        }
     }
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("open", &self.len()).finish_non_exhaustive()
-    }
-}
-
-impl Row {
-    fn of(entry: &Entry, now: Tick) -> Self {
-        let Identity { route, label, lease, client, .. } = &entry.identity;
-        let endpoint = lease.endpoint();
-        let state = match (entry.state(), entry.slot()) {
-            (State::Closing, _) => "closing",
-            (State::Open, Tick::NEVER) => "open",
-            (State::Open, _) => "ordered",
-        };
-        Self {
-            id: entry.id,
-            route: route.clone(),
-            location: Arc::clone(label),
-            endpoint: endpoint.key.clone(),
-            pod: endpoint.pod.as_ref().map(|pod| Arc::clone(&pod.name)),
-            client: *client,
-            age_seconds: now.since(entry.opened).as_secs_f64(),
-            idle_seconds: now.since(entry.active()).as_secs_f64(),
-            bytes_received: entry.bytes(Side::Client),
-            bytes_sent: entry.bytes(Side::Backend),
-            frames_received: entry.frames(Side::Client),
-            frames_sent: entry.frames(Side::Backend),
-            state,
-        }
     }
 }
 
@@ -339,6 +270,8 @@ fn labels(entry: &Entry) -> OpenTunnels {
 impl Registry {
     /// The endpoint of some tunnel.
     pub(super) fn endpoint_of_first(&self) -> Arc<crate::balance::Endpoint> {
-        self.collect(|entry| Arc::clone(entry.identity.lease.endpoint())).swap_remove(0)
+        let mut endpoints = Vec::new();
+        self.for_each(|entry| endpoints.push(Arc::clone(entry.identity.lease.endpoint())));
+        endpoints.swap_remove(0)
     }
 }

@@ -56,7 +56,8 @@ impl Reason {
         }
     }
 
-    const ALL: [Reason; 12] = [
+    /// All.
+    pub const ALL: [Reason; 12] = [
         Reason::Idle,
         Reason::Shutdown,
         Reason::MaxAge,

@@ -78,7 +78,7 @@ impl Relay {
 
     fn answered(&mut self, side: Side) {
         if let Some(took) = self.features.as_mut().and_then(|features| features.answered(side)) {
-            self.entry.identity.metrics.ping_rtt_seconds.observe(took);
+            self.entry.answered(took);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     model::{
         EndpointKey, LocationKey, ObjectRef, PoolKey,
         route::{Frames, MessageLimits, Ping, PingTo, Rate},
+        sight::State,
     },
     telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
     tunnel::{Identity, drain::Order, open},
@@ -246,7 +247,7 @@ async fn an_order_holds_for_handshakes_under_way_and_for_none_that_come_after_it
     let (mut client, mut backend) = open_one(opening(WEBSOCKET, &Arc::default()));
     backend.write_all(&text("it is back")).await.unwrap();
     expect(&mut client, &text("it is back")).await;
-    assert_eq!(registry.list().last().unwrap().state, "open");
+    assert_eq!(registry.list().last().unwrap().state, State::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,7 +258,7 @@ async fn an_order_for_others_leaves_a_tunnel_alone() {
     assert_eq!(bench.registry.drain(&order), 0);
     bench.client.write_all(&masked(0x81, b"on")).await.unwrap();
     expect(&mut bench.backend, &masked(0x81, b"on")).await;
-    assert_eq!(bench.registry.list()[0].state, "open");
+    assert_eq!(bench.registry.list()[0].state, State::Open);
 }
 
 #[tokio::test(start_paused = true)]
