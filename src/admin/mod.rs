@@ -192,7 +192,7 @@ fn may_ask(bound: SocketAddr, host: Option<&str>) -> bool {
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -209,7 +209,7 @@ mod tests {
             let live = Live::new(Balancer::new(), metrics.clone());
             let registry = Registry::new(AccessLog::off());
             let state = State::new(live, registry, metrics, Arc::new(AtomicBool::new(true)), Handle::current());
-            let address = serve("127.0.0.1:0".parse().unwrap(), state.clone(), role).await.unwrap();
+            let address = serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), state.clone(), role).unwrap();
             Self { address, state }
         }
 

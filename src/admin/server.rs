@@ -2,18 +2,11 @@
 //!
 //! It never knows what is asked. `app` calls [`serve`] once a port.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -34,23 +27,12 @@ const LIFE: Duration = Duration::from_secs(60);
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds `address` and answers there until the runtime ends. Returns the bound address.
-pub async fn serve(address: SocketAddr, state: State, role: Role) -> io::Result<SocketAddr> {
-    let listener = bind(address).await?;
+/// Answers at a port that is bound, until the runtime ends. Returns its address.
+pub fn serve(listener: TcpListener, state: State, role: Role) -> io::Result<SocketAddr> {
     let bound = listener.local_addr()?;
     #[allow(clippy::disallowed_methods, reason = "the port owns its accept loop")]
     tokio::spawn(accept(listener, bound, state, role));
     Ok(bound)
-}
-
-/// `[::]` is the default of the ops port: where there is no IPv6, `0.0.0.0` is meant.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
-    }
 }
 
 async fn accept(listener: TcpListener, bound: SocketAddr, state: State, role: Role) {

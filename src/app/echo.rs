@@ -1,18 +1,17 @@
 //! `carrick echo`: one server of the demo, and how it ends.
 
-use std::{io, net::Ipv4Addr, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use rustix::{io::Errno, system::uname};
+use rustix::system::uname;
 use tokio::{
-    net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
 
 use super::print;
-use crate::{cli::Echo, demo};
+use crate::{cli::Echo, demo, proxy::listen};
 
 /// Serves until SIGTERM or Ctrl-C, and for as long as it is to linger.
 pub fn run(echo: &Echo) -> anyhow::Result<ExitCode> {
@@ -22,7 +21,8 @@ pub fn run(echo: &Echo) -> anyhow::Result<ExitCode> {
         // Before anybody can see that it serves: the first process of a pod gets no signal that it does not ask for.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let listener = bind(echo).await.with_context(|| format!("{} can not be listened on; choose another with --bind", echo.bind))?;
+        let listener =
+            listen::bind(echo.bind).with_context(|| format!("{} can not be listened on; choose another with --bind", echo.bind))?;
         print(&format!("{name} listens on {}\n", listener.local_addr()?))?;
         let ended = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -31,14 +31,4 @@ pub fn run(echo: &Echo) -> anyhow::Result<ExitCode> {
         tokio::select! { () = demo::serve_alone(listener, &name, echo.chat) => {}, () = ended => {} }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Every address of both families, where there are both.
-async fn bind(echo: &Echo) -> io::Result<TcpListener> {
-    match TcpListener::bind(echo.bind).await {
-        Err(error) if echo.bind.ip().is_unspecified() && Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, echo.bind.port())).await
-        }
-        bound => bound,
-    }
 }

@@ -206,7 +206,7 @@ impl Server {
 
 fn start_admin(control: &Threads, at: SocketAddr, state: admin::State, role: admin::Role) -> anyhow::Result<SocketAddr> {
     control
-        .block_on(admin::serve(at, state, role))
+        .block_on(async move { admin::serve(listen::bind(at)?, state, role) })
         .with_context(|| format!("{at} can not be listened on; choose another with --ops-bind or --admin-bind"))
 }
 

@@ -15,11 +15,12 @@ use http::StatusCode;
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 use tracing::{debug, warn};
 
 use super::{
+    at,
     backoff::Backoff,
     kinds::{OTHER_SECRETS, Resource, Watched},
     list_watch::{News, Version, follow},
@@ -157,7 +158,7 @@ impl<T: LookedUp> Lookup<T> {
                     Vec::new()
                 }
                 Some(()) = self.watches.next() => Vec::new(),
-                () = due(self.again) => {
+                () = at(self.again) => {
                     self.again = None;
                     self.due.append(&mut self.failed);
                     Vec::new()
@@ -276,13 +277,6 @@ impl<T: LookedUp> Lookup<T> {
                 }
             }
         }
-    }
-}
-
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It never knows what a leader does, and decides nothing: `election` does. `app` starts it; the writers read the watch channel.
 
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Connection,
+    Connection, at,
     election::{Action, Answer, Election, Record, Request, Timing},
 };
 use crate::telemetry::Metrics;
@@ -208,12 +208,5 @@ fn spec(record: Record, last: LeaseSpec) -> LeaseSpec {
         renew_time: record.renewed.map(MicroTime),
         lease_transitions: Some(record.transitions),
         ..last
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => sleep_until(when).await,
-        None => pending().await,
     }
 }

@@ -22,5 +22,17 @@ mod tcp_service;
 mod trouble;
 pub mod watch;
 
+use std::future::pending;
+
+use tokio::time::{Instant, sleep_until};
+
 pub use client::{Access, ConnectError, Connection, connect};
 pub use list::{ListError, list, look_up};
+
+/// Done at that time; never, where there is none.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
+    }
+}

@@ -303,7 +303,7 @@ fn dismiss(listener: TcpListener) {
 }
 
 /// Binds `[::]` for both families; where there is no IPv6, `0.0.0.0`.
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match bind_one(address) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() && no_ipv6(&error) => {
             bind_one(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))

@@ -24,7 +24,7 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
 pub(super) use compose::News;
@@ -32,7 +32,7 @@ use ledger::{Ledger, Outcome, Seen, Write};
 use shown::{STATUSES, Shown};
 
 use super::{
-    Connection,
+    Connection, at,
     events::{Notices, Recorder},
     list_watch::{self, follow},
     outage::{Health, Outage},
@@ -257,12 +257,5 @@ fn reference(write: &Write) -> ObjectReference {
         name: Some(write.route.name.to_string()),
         uid: Some(write.uid.clone()),
         ..ObjectReference::default()
-    }
-}
-
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => sleep_until(when).await,
-        None => pending().await,
     }
 }
