@@ -313,6 +313,18 @@ def wsroute(name, ingress_class, locations=(), **spec):
     return {"apiVersion": "carrick.dev/v1alpha1", "kind": "WsRoute", "metadata": {"name": name}, "spec": {"ingressClassName": ingress_class, **spec}}
 
 
+def process_of(pod, command):
+    """The pod's process that runs this command of ours, where its node is this machine; else None."""
+    uid = pod["metadata"]["uid"]
+    for group in pathlib.Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if uid in group.read_text().replace("_", "-") and command.encode() in (group.parent / "cmdline").read_bytes().split(b"\0"):
+                return int(group.parent.name)
+        except OSError:
+            continue
+    return None
+
+
 def location(path, service, port="ws", **more):
     return {"path": path, "backends": [{"service": service, "port": port}], **more}
 

@@ -15,7 +15,7 @@ import time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-PER_SECOND = 3
+PER_SECOND = 3  # messages of a socket, where the crowd does not say
 BACK_AFTER = 0.3  # seconds, drawn anew each time: a crowd that comes back in one instant would measure itself
 
 
@@ -38,9 +38,15 @@ class Report:
     lost: int = 0  # messages that a socket that stayed never got back, or got in another order
     latest: float = 0.0  # seconds from a message to its echo, at the most, of sockets that stayed
     refused: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    came_back: list = dataclasses.field(default_factory=list)  # seconds since the mark, of each new socket
 
     def codes(self):
         return collections.Counter(end.code for end in self.ends)
+
+    def curve(self):
+        """New sockets in each second, from the first one on."""
+        seconds = collections.Counter(int(at - min(self.came_back)) for at in self.came_back)
+        return [seconds[second] for second in range(max(seconds, default=-1) + 1)]
 
 
 class Held:
@@ -60,6 +66,7 @@ class Held:
                 await asyncio.sleep(random.uniform(0.1, BACK_AFTER))
                 continue
             self.server = socket.response.headers.get("Server", "")
+            self.crowd.opened.append((time.monotonic(), self.group))
             await self.talk(socket)
             await asyncio.sleep(random.uniform(0, BACK_AFTER))
 
@@ -89,21 +96,21 @@ class Held:
 
     async def speak(self, socket, sent):
         number = 0
-        await asyncio.sleep(random.uniform(0, 1 / PER_SECOND))
+        await asyncio.sleep(random.uniform(0, 1 / self.crowd.per_second))
         with contextlib.suppress(ConnectionClosed):
             while True:
                 sent.append((number, time.monotonic()))
                 await socket.send(str(number))
                 number += 1
-                await asyncio.sleep(1 / PER_SECOND)
+                await asyncio.sleep(1 / self.crowd.per_second)
 
 
 class Crowd:
     """`groups`: name -> (url, how many[, options of the connection])."""
 
-    def __init__(self, groups):
-        self.groups, self.stopping = groups, False
-        self.ends, self.lost, self.refused, self.lateness = [], [], [], {}
+    def __init__(self, groups, per_second=PER_SECOND):
+        self.groups, self.per_second, self.stopping = groups, per_second, False
+        self.opened, self.ends, self.lost, self.refused, self.lateness = [], [], [], [], {}
         self.held = [Held(self, name, i, url, options[0] if options else {}) for name, (url, count, *options) in groups.items() for i in range(count)]
         self.lag, self.loop = 0.0, asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -178,6 +185,7 @@ class Crowd:
             lost=sum(1 for when, name in self.lost if when >= mark and name == group),
             latest=max([self.lateness.get(held, 0.0) for held in stayed] + waiting, default=0.0),
             refused=collections.Counter(why for when, name, why in self.refused if when >= mark and name == group),
+            came_back=[when - mark for when, name in self.opened if when >= mark and name == group],
         )
 
     def servers(self, group):

@@ -1,32 +1,19 @@
 """Who writes: one of two replicas, another one when it vanishes, and of two releases each what is its own."""
 
 import os
-import pathlib
 import signal
 import time
 
 import pytest
 
 import cluster as clusters
-from cluster import condition, echo, everywhere, kubectl, location, until, wsroute
+from cluster import condition, echo, everywhere, kubectl, location, process_of, until, wsroute
 
 
 @pytest.fixture(scope="module")
 def backend(cluster, carrick, namespace):
     cluster.apply(echo("backend"), namespace)
     kubectl("wait", "-n", namespace, "--for=condition=Available", "deployment/backend", "--timeout=60s")
-
-
-def process_of(pod):
-    """The pod's process, where its node is this machine."""
-    uid = pod["metadata"]["uid"]
-    for group in pathlib.Path("/proc").glob("[0-9]*/cgroup"):
-        try:
-            if uid in group.read_text().replace("_", "-") and b"controller" in (group.parent / "cmdline").read_bytes():
-                return int(group.parent.name)
-        except OSError:
-            continue
-    return None
 
 
 def lease(cluster, carrick):
@@ -46,7 +33,7 @@ def test_one_of_two_writes(cluster, carrick, namespace, backend):
 def test_a_leader_that_freezes_is_replaced_and_writes_no_more(cluster, carrick, namespace, backend):
     leader = until(carrick.leader, "a leader")
     pod = next(pod for pod in carrick.pods() if pod["metadata"]["name"] == leader)
-    process = process_of(pod)
+    process = process_of(pod, "controller")
     if process is None:
         pytest.skip("the leader runs on another machine")
     began = time.monotonic()
@@ -69,7 +56,7 @@ def test_a_leader_that_freezes_is_replaced_and_writes_no_more(cluster, carrick, 
 def test_a_killed_leader_is_replaced_within_20_seconds(cluster, carrick, namespace, backend):
     leader = until(carrick.leader, "a leader")
     pod = next(pod for pod in carrick.pods() if pod["metadata"]["name"] == leader)
-    process = process_of(pod)
+    process = process_of(pod, "controller")
     began = time.monotonic()
     if process is None:
         kubectl("delete", "pod", leader, "-n", carrick.namespace, "--grace-period=0", "--force")
