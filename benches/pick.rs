@@ -18,7 +18,7 @@ fn target(policy: Policy, endpoints: u16) -> Arc<Target> {
     let endpoint = |port| EndpointSpec { address: ([10, 0, 0, 1], port).into(), state: EndpointState::Ready, pod: None };
     let spec = Arc::new(PoolSpec { endpoints: (1..=endpoints).map(endpoint).collect() });
     let table = Table { pools: BTreeMap::from([(pool("app"), spec.clone()), (pool("canary"), spec)]), ..Table::default() };
-    let backends = [Backend { pool: pool("app"), weight: 9 }, Backend { pool: pool("canary"), weight: 1 }];
+    let backends = [Backend { pool: pool("app"), weight: 9, tls: None }, Backend { pool: pool("canary"), weight: 1, tls: None }];
     Target::build(&backends, policy, &Balancer::new().reconcile(&table), None)
 }
 

@@ -105,6 +105,8 @@ pub enum Reason {
     ConfigMapNotFound,
     /// Another namespace does not grant the reference.
     RefNotPermitted,
+    /// The Service's port speaks what is not spoken to backends.
+    UnsupportedProtocol,
     /// `address` needs `--allow-addresses`.
     AddressNotAllowed,
     /// The data plane serves it.

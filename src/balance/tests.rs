@@ -31,7 +31,7 @@ fn ready(count: usize) -> Vec<(usize, EndpointState)> {
 }
 
 fn backends(weights: &[(&str, u32)]) -> Vec<Backend> {
-    weights.iter().map(|(service, weight)| Backend { pool: pool_key(service), weight: *weight }).collect()
+    weights.iter().map(|(service, weight)| Backend { pool: pool_key(service), weight: *weight, tls: None }).collect()
 }
 
 fn pick(target: &Target) -> Lease {

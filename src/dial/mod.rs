@@ -1,6 +1,9 @@
-//! Connections to endpoints: one attempt, one deadline, one cause when it fails.
+//! Connections to endpoints, with TLS where it is asked for: one attempt, one deadline, one cause when it fails.
 //!
 //! It never knows why an endpoint was picked or what is to be said to it. `proxy` calls it for requests, tunnels and layer 4.
+
+pub mod tls;
+mod verify;
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,6 +13,8 @@ use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
+
+pub use tls::{Client, Clients, TlsFault};
 
 /// Probing starts after this silence: under the idle limits of NLB (350 s) and Azure (240 s).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -30,6 +35,9 @@ pub enum DialError {
     /// We have no descriptor, port or memory left. Not the endpoint's fault: never counted against it.
     #[error("connecting to {0} needs a descriptor or a local port, and none is left: {1}")]
     Exhausted(SocketAddr, #[source] io::Error),
+    /// It was connected to, and its TLS is not what was asked for.
+    #[error("{0} {1}: {2}")]
+    Tls(SocketAddr, TlsFault, #[source] io::Error),
     /// Anything else: no route, network down.
     #[error("connecting to {0} failed: {1}")]
     Io(SocketAddr, #[source] io::Error),
@@ -42,6 +50,7 @@ impl DialError {
             DialError::Refused(_) => "refused",
             DialError::Timeout(_) => "timeout",
             DialError::Exhausted(..) => "exhausted",
+            DialError::Tls(_, fault, _) => fault.token(),
             DialError::Io(..) => "unreachable",
         }
     }

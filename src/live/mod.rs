@@ -2,14 +2,18 @@
 //!
 //! It never knows where a table comes from or what a request is. `control` publishes, `proxy` loads.
 
+mod secured;
+
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use self::secured::Secured;
 use crate::{
     balance::{Balancer, Pools, Target},
+    dial::Clients,
     model::{
         LocationKey, ObjectRef, Table,
         route::{Action, Backend, Policy, TcpRoute},
@@ -23,6 +27,7 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
     balancer: Arc<Balancer>,
+    clients: Clients,
     metrics: Arc<Metrics>,
     /// One publication at a time.
     publishing: Mutex<()>,
@@ -48,6 +53,8 @@ pub struct Served {
     pub location: Arc<router::Location>,
     /// Its backends; `None` where it has none by its nature.
     pub target: Option<Arc<Target>>,
+    /// TLS to them.
+    pub secured: Secured,
     /// Its counters.
     pub metrics: Arc<LocationMetrics>,
 }
@@ -58,6 +65,8 @@ pub struct ServedTcp {
     pub route: Arc<TcpRoute>,
     /// Its backends.
     pub target: Arc<Target>,
+    /// TLS to them.
+    pub secured: Secured,
     /// Its counters.
     pub metrics: Arc<LocationMetrics>,
 }
@@ -67,7 +76,8 @@ impl Live {
     pub fn new(balancer: Arc<Balancer>, metrics: Arc<Metrics>) -> Arc<Self> {
         let empty = Snapshot { generation: 0, table: Arc::default(), router: Arc::default(), served: Box::default(), tcp: Box::default() };
         let current = ArcSwap::from_pointee(empty);
-        Arc::new(Self { current, generation: watch::Sender::new(0), balancer, metrics, publishing: Mutex::new(()) })
+        let (generation, clients) = (watch::Sender::new(0), Clients::default());
+        Arc::new(Self { current, generation, balancer, clients, metrics, publishing: Mutex::new(()) })
     }
 
     /// What is served now. Drop the guard before the next await.
@@ -117,7 +127,8 @@ impl Live {
             return Arc::clone(served);
         }
         let metrics = self.metrics.location(&spec.route.namespace, &spec.route.name, &spec.label);
-        Arc::new(Served { location: location.clone(), target, metrics })
+        let secured = spec.proxy().map(|proxy| Secured::new(&proxy.backends, &self.clients)).unwrap_or_default();
+        Arc::new(Served { location: location.clone(), target, secured, metrics })
     }
 
     fn serve_tcp(&self, route: &Arc<TcpRoute>, pools: &Pools, before: &Before<'_>) -> Arc<ServedTcp> {
@@ -127,7 +138,8 @@ impl Live {
             return Arc::clone(served);
         }
         let metrics = self.metrics.location(&route.route.namespace, &route.route.name, &route.label);
-        Arc::new(ServedTcp { route: route.clone(), target, metrics })
+        let secured = Secured::new(&route.backends, &self.clients);
+        Arc::new(ServedTcp { route: route.clone(), target, secured, metrics })
     }
 
     /// Tells each generation after it came into force.

@@ -17,7 +17,7 @@ fn pool(service: &str) -> PoolKey {
 
 fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
     let proxy = Proxy {
-        backends: weights.iter().map(|(service, weight)| Backend { pool: pool(service), weight: *weight }).collect(),
+        backends: weights.iter().map(|(service, weight)| Backend { pool: pool(service), weight: *weight, tls: None }).collect(),
         policy: Policy::default(),
         rewrite: None,
         host: None,
@@ -138,7 +138,7 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             label: name.into(),
             hosts: vec![HostPattern::Any],
             tls: TcpTls::None,
-            backends: vec![Backend { pool: pool(service), weight: 1 }],
+            backends: vec![Backend { pool: pool(service), weight: 1, tls: None }],
             policy: Policy::default(),
             proxy_protocol: None,
             connect: Duration::from_secs(5),

@@ -2,7 +2,11 @@
 //!
 //! It compares, prints and serialises as fingerprint and names only: no key ever reaches a log or `/debug/table`.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
@@ -51,6 +55,12 @@ impl PartialEq for Cert {
 }
 
 impl Eq for Cert {}
+
+impl Hash for Cert {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fingerprint.hash(state);
+    }
+}
 
 impl fmt::Debug for Cert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ pub mod pod;
 pub mod route;
 pub mod sight;
 pub mod table;
+pub mod tls;
 pub mod upstream;
 
 pub use cert::Cert;

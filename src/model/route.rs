@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     LocationKey, ObjectRef, PoolKey,
     table::{HostPattern, TlsVersion},
+    tls::{BackendTls, ClientAuth},
 };
 
 /// One location: which requests it takes, and what it does with them.
@@ -197,6 +198,9 @@ pub struct Backend {
     pub pool: PoolKey,
     /// Its part of the sum of weights, 0 to 10000.
     pub weight: u32,
+    /// TLS to its endpoints; plain where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// How an endpoint is picked within a pool.
@@ -462,6 +466,9 @@ pub enum TcpTls {
         certificates: Vec<ObjectRef>,
         /// The lowest version accepted.
         min_version: TlsVersion,
+        /// What is asked of clients' certificates; nothing where absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_auth: Option<Arc<ClientAuth>>,
     },
 }
 

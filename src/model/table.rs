@@ -10,6 +10,7 @@ use super::{
     Cert, ObjectRef, PoolKey,
     id::serialize_as_display,
     route::{Location, TcpRoute},
+    tls::ClientAuth,
     upstream::PoolSpec,
 };
 
@@ -71,6 +72,9 @@ pub struct HostTls {
     pub redirect: bool,
     /// The lowest version accepted.
     pub min_version: TlsVersion,
+    /// What is asked of clients' certificates; nothing where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// A version of TLS.

@@ -32,7 +32,7 @@ use crate::{
 /// A proxied location at `/` with deadlines that a test need not wait for, to be changed as a test needs it.
 pub fn proxied() -> route::Proxy {
     route::Proxy {
-        backends: vec![Backend { pool: pool(), weight: 1 }],
+        backends: vec![Backend { pool: pool(), weight: 1, tls: None }],
         policy: Policy::RoundRobin,
         rewrite: None,
         host: None,

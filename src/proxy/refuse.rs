@@ -9,6 +9,7 @@ use http::{
 };
 
 use super::body::Body;
+use crate::dial::TlsFault;
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +58,8 @@ pub enum Refusal {
     ConnectFailed,
     /// An endpoint did not accept in `timeouts.connect`, and there was none left to try.
     ConnectTimeout,
+    /// The TLS of every endpoint that was tried is not what it must be.
+    BackendTls(TlsFault),
     /// The backend ended the connection before its answer.
     BackendClosed,
     /// The backend's answer is not HTTP/1.1.
@@ -96,7 +99,7 @@ impl Refusal {
             HandshakeVersion => StatusCode::UPGRADE_REQUIRED,
             HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             FileUnreadable | Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            ConnectFailed | BackendClosed | BackendInvalid | HandshakeInvalid => StatusCode::BAD_GATEWAY,
+            ConnectFailed | BackendTls(_) | BackendClosed | BackendInvalid | HandshakeInvalid => StatusCode::BAD_GATEWAY,
             Unavailable | NoBackends | NoReadyEndpoint | Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             ConnectTimeout | HandshakeTimeout | ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -128,6 +131,13 @@ impl Refusal {
             Exhausted => "exhausted",
             ConnectFailed => "connect_failed",
             ConnectTimeout => "connect_timeout",
+            BackendTls(TlsFault::Expired) => "backend_certificate_expired",
+            BackendTls(TlsFault::NotYetValid) => "backend_certificate_not_yet_valid",
+            BackendTls(TlsFault::UnknownIssuer) => "backend_certificate_unknown_issuer",
+            BackendTls(TlsFault::WrongName) => "backend_certificate_wrong_name",
+            BackendTls(TlsFault::Certificate) => "backend_certificate_invalid",
+            BackendTls(TlsFault::WantsCertificate) => "backend_client_certificate",
+            BackendTls(TlsFault::Failed) => "backend_tls",
             BackendClosed => "backend_closed",
             BackendInvalid => "backend_invalid",
             HandshakeInvalid => "handshake_invalid",
@@ -165,6 +175,13 @@ impl Refusal {
             Exhausted => "the proxy is out of sockets\n",
             ConnectFailed => "no endpoint could be connected to\n",
             ConnectTimeout => "no endpoint could be connected to in time\n",
+            BackendTls(TlsFault::Expired) => "the backend's certificate has expired\n",
+            BackendTls(TlsFault::NotYetValid) => "the backend's certificate is not valid yet\n",
+            BackendTls(TlsFault::UnknownIssuer) => "the backend's certificate is of an unknown issuer\n",
+            BackendTls(TlsFault::WrongName) => "the backend's certificate is for other names\n",
+            BackendTls(TlsFault::Certificate) => "the backend's certificate can not be used\n",
+            BackendTls(TlsFault::WantsCertificate) => "the backend does not take the proxy's certificate\n",
+            BackendTls(TlsFault::Failed) => "the backend does not do the TLS handshake\n",
             BackendClosed => "the backend ended the connection before its answer\n",
             BackendInvalid => "the backend's answer could not be read\n",
             HandshakeInvalid => "the backend's 101 does not answer the handshake\n",

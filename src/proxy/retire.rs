@@ -213,7 +213,7 @@ mod tests {
                 label: (*name).into(),
                 hosts: vec![HostPattern::Any],
                 tls: TcpTls::None,
-                backends: services.iter().map(|service| Backend { pool: pool(service), weight: 1 }).collect(),
+                backends: services.iter().map(|service| Backend { pool: pool(service), weight: 1, tls: None }).collect(),
                 policy: Policy::RoundRobin,
                 proxy_protocol: None,
                 connect: Duration::from_secs(5),

@@ -4,7 +4,7 @@
 
 use crate::{
     balance::{Lease, PickError, Target, Tried},
-    dial::DialError,
+    dial::{DialError, TlsFault},
     telemetry::LocationMetrics,
 };
 
@@ -14,8 +14,16 @@ pub struct Search<'a> {
     /// Counts their failures.
     metrics: &'a LocationMetrics,
     tried: Tried,
-    /// Whether the last one did not answer in time.
-    timed_out: bool,
+    /// What the last one failed with.
+    last: Last,
+}
+
+/// What the endpoint that was tried last failed with, as far as clients are told.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Refused,
+    TimedOut,
+    Tls(TlsFault),
 }
 
 /// Why no endpoint was reached.
@@ -33,6 +41,9 @@ pub enum Unreached {
     /// All were tried in vain, and the last one did not answer in time.
     #[error("no endpoint could be connected to")]
     ConnectTimeout,
+    /// All were tried in vain, and the last one's TLS is not what it must be.
+    #[error("no endpoint could be connected to: the last one {0}")]
+    Tls(TlsFault),
     /// The fault is ours: the next one would fail as well.
     #[error(transparent)]
     Exhausted(DialError),
@@ -41,7 +52,7 @@ pub enum Unreached {
 impl<'a> Search<'a> {
     /// One that has tried nothing yet.
     pub fn new(target: &'a Target, metrics: &'a LocationMetrics) -> Self {
-        Self { target, metrics, tried: Tried::default(), timed_out: false }
+        Self { target, metrics, tried: Tried::default(), last: Last::Refused }
     }
 
     /// The next endpoint to connect to.
@@ -49,8 +60,11 @@ impl<'a> Search<'a> {
         self.target.pick(&self.tried).map_err(|error| match error {
             PickError::NoBackends => Unreached::NoBackends,
             PickError::NoReadyEndpoint => Unreached::NoReadyEndpoint,
-            PickError::AllTried if self.timed_out => Unreached::ConnectTimeout,
-            PickError::AllTried => Unreached::ConnectFailed,
+            PickError::AllTried => match self.last {
+                Last::Refused => Unreached::ConnectFailed,
+                Last::TimedOut => Unreached::ConnectTimeout,
+                Last::Tls(fault) => Unreached::Tls(fault),
+            },
         })
     }
 
@@ -63,7 +77,11 @@ impl<'a> Search<'a> {
         }
         endpoint.failed();
         self.metrics.endpoint_failures.inc(error.token());
-        self.timed_out = matches!(error, DialError::Timeout(_));
+        self.last = match error {
+            DialError::Timeout(_) => Last::TimedOut,
+            DialError::Tls(_, fault, _) => Last::Tls(fault),
+            _ => Last::Refused,
+        };
         self.tried.add(endpoint);
         Ok(())
     }

@@ -7,20 +7,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{
     io::AsyncWriteExt as _,
-    net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 use super::{
     Proxy,
     conn::ClientInfo,
     proxy_protocol,
+    refuse::Refusal,
     search::{Search, Unreached},
 };
 use crate::{
     balance::Lease,
     dial::{self, DialError},
     live::ServedTcp,
+    model::EndpointKey,
     telemetry::access::Handshake,
     tunnel::{self, Identity, Kind, Opening, Socket},
 };
@@ -31,7 +32,7 @@ pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket
     match connect(served, &client).await {
         Ok((lease, backend)) => {
             let opening = opening(proxy, served, client, lease, began, read);
-            tunnel::open(&proxy.registry, opening, socket, Socket::Tcp(backend));
+            tunnel::open(&proxy.registry, opening, socket, backend);
         }
         Err(unreached) => {
             served.metrics.refusals.inc(token(&unreached));
@@ -42,11 +43,11 @@ pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket
 }
 
 /// An endpoint that answered, with our PROXY header already sent to it.
-async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, TcpStream), Unreached> {
+async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, Socket), Unreached> {
     let mut search = Search::new(&served.target, &served.metrics);
     loop {
         let lease = search.pick()?;
-        match introduce(served, client, lease.endpoint().key.address).await {
+        match reach(served, client, &lease.endpoint().key).await {
             Ok(backend) => return Ok((lease, backend)),
             Err(error) => search.pass_over(lease, error)?,
         }
@@ -59,19 +60,27 @@ fn token(unreached: &Unreached) -> &'static str {
         Unreached::NoBackends => "no_backends",
         Unreached::NoReadyEndpoint => "no_ready_endpoint",
         Unreached::ConnectFailed | Unreached::ConnectTimeout => "connect_failed",
+        Unreached::Tls(fault) => Refusal::BackendTls(*fault).token(),
         Unreached::Exhausted(_) => "exhausted",
     }
 }
 
-async fn introduce(served: &ServedTcp, client: &ClientInfo, address: std::net::SocketAddr) -> Result<TcpStream, DialError> {
-    let within = served.route.connect;
+/// Connects, says who the client is if the route wants that, and speaks TLS if it does, all in `timeouts.connect`.
+async fn reach(served: &ServedTcp, client: &ClientInfo, endpoint: &EndpointKey) -> Result<Socket, DialError> {
+    let (address, within) = (endpoint.address, served.route.connect);
+    let by = Instant::now() + within;
     let mut backend = dial::connect(address, within).await?;
-    let Some(version) = served.route.proxy_protocol else { return Ok(backend) };
-    let header = proxy_protocol::print(version, client.peer, client.local);
-    match timeout(within, backend.write_all(&header)).await {
-        Ok(Ok(())) => Ok(backend),
-        Ok(Err(error)) => Err(DialError::Io(address, error)),
-        Err(_) => Err(DialError::Timeout(address)),
+    if let Some(version) = served.route.proxy_protocol {
+        let header = proxy_protocol::print(version, client.peer, client.local);
+        match timeout_at(by, backend.write_all(&header)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(DialError::Io(address, error)),
+            Err(_) => return Err(DialError::Timeout(address)),
+        }
+    }
+    match served.secured.client(&endpoint.pool) {
+        Some(client) => Ok(Socket::BackendTls(client.shake(backend, address, by).await?)),
+        None => Ok(Socket::Tcp(backend)),
     }
 }
 

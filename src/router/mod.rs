@@ -260,7 +260,7 @@ fn asks_for_sni(route: &TcpRoute) -> bool {
 
 fn tcp_tls(route: &TcpRoute, table: &Table) -> Option<CompiledTls> {
     match &route.tls {
-        TcpTls::Terminate { certificates, min_version } => Some(CompiledTls::compile(certificates, false, *min_version, table)),
+        TcpTls::Terminate { certificates, min_version, .. } => Some(CompiledTls::compile(certificates, false, *min_version, table)),
         TcpTls::None | TcpTls::Passthrough => None,
     }
 }

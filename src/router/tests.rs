@@ -147,6 +147,7 @@ fn the_certificate_follows_the_name() {
             certificates: certificates.iter().map(|name| secret(name)).collect(),
             redirect: true,
             min_version: TlsVersion::V1_3,
+            client_auth: None,
         })
     };
     let certs: BTreeMap<_, _> = [("one", cert(&["a.test"])), ("wild", cert(&["*.test"])), ("default", cert(&["other"]))]
@@ -192,7 +193,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
 
 #[test]
 fn layer_four_goes_by_port_and_name() {
-    let terminate = TcpTls::Terminate { certificates: vec![], min_version: TlsVersion::V1_2 };
+    let terminate = TcpTls::Terminate { certificates: vec![], min_version: TlsVersion::V1_2, client_auth: None };
     let table = Table {
         hosts: vec![host(named("web.test"), vec![]), host(HostPattern::Any, vec![])],
         tcp: BTreeMap::from([

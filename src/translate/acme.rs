@@ -19,6 +19,7 @@ use crate::{
         LocationKey, ObjectRef,
         route::{Action, HeaderEdits, Location, Match, PathPattern, UpgradeMatch},
         table::HostPattern,
+        tls::Application,
     },
 };
 
@@ -76,7 +77,7 @@ impl Challenge {
 
     fn location(&self, context: Context<'_>, ingress: &ObjectRef) -> Location {
         let path = PathPattern::Exact(self.path.clone());
-        let (backends, _) = context.backends(&ingress.namespace, std::slice::from_ref(&self.backend));
+        let (backends, _) = context.backends(&ingress.namespace, std::slice::from_ref(&self.backend), Application::Http);
         let proxy = Some(backends).filter(|backends| !backends.is_empty());
         let proxy = proxy.and_then(|backends| location::proxy(backends, &path, &api::Policy::default()).ok());
         let identity = format!("ingress {} {} {path}", ingress.name, self.host);

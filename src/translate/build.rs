@@ -299,9 +299,11 @@ fn listeners(options: &Options, route: &Route, report: &mut Report) -> Vec<Arc<s
 
 fn host_tls(context: Context<'_>, id: &ObjectRef, spec: &api::Tls, report: &mut Report) -> HostTls {
     let (certificates, problems) = context.certificates(&id.namespace, spec.certificates.as_deref().unwrap_or_default());
-    problems.into_iter().for_each(|problem| report.add(problem));
+    let (client_auth, problem) = spec.client_auth.as_ref().map(|auth| context.client_auth(&id.namespace, auth)).unzip();
+    problems.into_iter().chain(problem.flatten()).for_each(|problem| report.add(problem));
     HostTls {
         certificates,
+        client_auth,
         redirect: spec.redirect.unwrap_or(true),
         min_version: match spec.min_version {
             Some(MinTlsVersion::Tls13) => TlsVersion::V1_3,

@@ -1,6 +1,6 @@
-//! A ConfigMap -> the files of a static location.
+//! A ConfigMap -> the files of a static location, and certificate authorities.
 //!
-//! It never knows HTTP. The Index decodes each ConfigMap once; `action` picks the files.
+//! It never knows HTTP. The Index decodes each ConfigMap once; `action` picks the files, `tls` the authorities.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,16 +8,35 @@ use bytes::Bytes;
 
 use super::{
     objects::{ConfigMap, Named},
-    secret::decode,
+    secret::{self, decode},
     status::Problem,
+    tls::CA,
 };
-use crate::model::route::StaticFile;
+use crate::{
+    api::Reason,
+    model::{route::StaticFile, tls::Authorities},
+};
 
 /// The files of a ConfigMap by key, or what is wrong with it.
 pub(super) type Files = Result<Arc<BTreeMap<Arc<str>, StaticFile>>, Problem>;
 
-/// Decodes a ConfigMap.
-pub(super) fn files(object: &ConfigMap) -> Files {
+/// What routes may take from a ConfigMap, each with what is wrong with it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Content {
+    pub(super) files: Files,
+    pub(super) authorities: Result<Arc<Authorities>, Problem>,
+}
+
+impl Content {
+    /// Decodes a ConfigMap.
+    pub(super) fn read(object: &ConfigMap) -> Self {
+        let bundle = object.data.get(CA).ok_or_else(|| format!("has no {CA}")).and_then(|pem| secret::authorities(pem.as_bytes()));
+        let wrong = |problem| Problem::new(Reason::InvalidCertificate, format!("configmap {} {problem}", object.object_ref()));
+        Self { files: files(object), authorities: bundle.map(Arc::new).map_err(wrong) }
+    }
+}
+
+fn files(object: &ConfigMap) -> Files {
     let text = object.data.iter().map(|(key, text)| Ok((key.as_str().into(), StaticFile(Bytes::copy_from_slice(text.as_bytes())))));
     let binary = object.binary_data.iter().map(|(key, encoded)| match decode(encoded) {
         Some(bytes) => Ok((key.as_str().into(), StaticFile(bytes.into()))),

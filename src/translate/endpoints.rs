@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn ws() -> ServicePort {
-        ServicePort { name: Some("ws".into()), port: 80, protocol: None }
+        ServicePort { name: Some("ws".into()), port: 80, protocol: None, app_protocol: None }
     }
 
     fn addresses(pool: &PoolSpec) -> Vec<String> {

@@ -29,7 +29,7 @@ use super::{
     secret,
     status::Problem,
 };
-use crate::model::{Cert, ObjectRef};
+use crate::model::{Cert, ObjectRef, tls::Authorities};
 
 /// What a change bears on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,10 +67,10 @@ pub struct Index {
     routes: Store<Route>,
     services: Store<ServiceSpec>,
     slices: Slices,
-    certs: Store<Result<Arc<Cert>, Problem>>,
+    secrets: Store<secret::Content>,
     /// Of the Secrets that are not in the list above.
-    looked_up: Answers<Result<Arc<Cert>, Problem>>,
-    files: Answers<Files>,
+    looked_up: Answers<secret::Content>,
+    config_maps: Answers<configmap::Content>,
     grants: Store<Grant>,
     classes: Store<IngressClass>,
     namespaces: Store<Allowance>,
@@ -101,9 +101,9 @@ impl Index {
                 self.stale.services.extend(touched);
                 Dirty::endpoints(changed)
             }
-            Change::Secret(event) => Dirty::routes(self.certs.apply(event, |object| secret::parse(&object))),
-            Change::OtherSecret(event) => Dirty::routes(self.looked_up.apply(event, secret::parse)),
-            Change::ConfigMap(event) => Dirty::routes(self.files.apply(event, configmap::files)),
+            Change::Secret(event) => Dirty::routes(self.secrets.apply(event, |object| secret::Content::read(&object))),
+            Change::OtherSecret(event) => Dirty::routes(self.looked_up.apply(event, secret::Content::read)),
+            Change::ConfigMap(event) => Dirty::routes(self.config_maps.apply(event, configmap::Content::read)),
             Change::ReferenceGrant(event) => Dirty::routes(self.grants.apply(event, Grant::new)),
             Change::IngressClass(event) => Dirty::routes(self.classes.apply(event, |class| class)),
             Change::Namespace(event) => Dirty::routes(self.namespaces.apply(event, Allowance::new)),
@@ -125,7 +125,7 @@ impl Index {
         let translated = super::build::translate(self, options);
         self.pooled = pools::services(&translated.table.pools);
         if options.lookup == Lookup::OnDemand {
-            self.files.retain(&translated.wanted.config_maps);
+            self.config_maps.retain(&translated.wanted.config_maps);
             self.looked_up.retain(&translated.wanted.secrets);
         }
         translated
@@ -166,25 +166,37 @@ impl Index {
         self.services.0.get(name)
     }
 
-    /// Of a Secret that was listed.
-    pub(super) fn listed_cert(&self, name: &ObjectRef) -> Option<&Result<Arc<Cert>, Problem>> {
-        self.certs.0.get(name)
+    /// Whether a Secret is among those that are listed.
+    pub(super) fn lists_secret(&self, name: &ObjectRef) -> bool {
+        self.secrets.0.contains_key(name)
     }
 
     pub(super) fn cert(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Result<Arc<Cert>, Problem>> {
-        self.listed_cert(name).map_or_else(|| self.looked_up.get(name, lookup), Known::There)
+        self.secret(name, lookup).map(|content| &content.cert)
     }
 
-    pub(super) fn knows_cert(&self, name: &ObjectRef) -> bool {
-        self.listed_cert(name).is_some() || self.looked_up.has(name)
+    pub(super) fn authorities_of_secret(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Result<Arc<Authorities>, Problem>> {
+        self.secret(name, lookup).map(|content| &content.authorities)
+    }
+
+    fn secret(&self, name: &ObjectRef, lookup: Lookup) -> Known<&secret::Content> {
+        self.secrets.0.get(name).map_or_else(|| self.looked_up.get(name, lookup), Known::There)
+    }
+
+    pub(super) fn knows_secret(&self, name: &ObjectRef) -> bool {
+        self.lists_secret(name) || self.looked_up.has(name)
     }
 
     pub(super) fn files(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Files> {
-        self.files.get(name, lookup)
+        self.config_maps.get(name, lookup).map(|content| &content.files)
     }
 
-    pub(super) fn knows_files(&self, name: &ObjectRef) -> bool {
-        self.files.has(name)
+    pub(super) fn authorities_of_config_map(&self, name: &ObjectRef, lookup: Lookup) -> Known<&Result<Arc<Authorities>, Problem>> {
+        self.config_maps.get(name, lookup).map(|content| &content.authorities)
+    }
+
+    pub(super) fn knows_config_map(&self, name: &ObjectRef) -> bool {
+        self.config_maps.has(name)
     }
 
     /// The ReferenceGrants of a namespace.

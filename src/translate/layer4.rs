@@ -19,6 +19,7 @@ use crate::{
         LocationKey, ObjectRef,
         route::{Policy, ProxyProtocol, TcpRoute, TcpTls},
         table::{HostPattern, TcpPort, TlsVersion},
+        tls::Application,
     },
 };
 
@@ -146,7 +147,7 @@ impl Entry {
         let mut problems = Vec::new();
         let later = unsupported::of_tcp(spec);
         let backends = if later.is_empty() {
-            let (backends, missing) = context.backends(&id.namespace, &spec.backends);
+            let (backends, missing) = context.backends(&id.namespace, &spec.backends, Application::Opaque);
             problems.extend(missing);
             backends
         } else {
@@ -154,6 +155,9 @@ impl Entry {
             Vec::new()
         };
         let invalid = |wrong: String| Problem::invalid(format!("{}: {wrong}", label(spec)));
+        if passes_through(spec) && spec.backends.iter().any(|backend| backend.tls.is_some()) {
+            return Err(invalid("tls.mode Passthrough leaves TLS to the client and the backend: leave backends[].tls out".to_owned()));
+        }
         let tls = tls(context, id, spec.tls.as_ref(), &mut problems).map_err(invalid)?;
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         let route = TcpRoute {
@@ -233,9 +237,12 @@ fn ports(context: Context<'_>, namespace: &str, spec: &api::TcpRoute, listeners:
     }
 }
 
+fn passes_through(spec: &api::TcpRoute) -> bool {
+    spec.tls.as_ref().is_some_and(|tls| tls.mode.unwrap_or(TcpTlsMode::Passthrough) == TcpTlsMode::Passthrough)
+}
+
 fn https(options: &Options, spec: &api::TcpRoute, listeners: &[Arc<str>]) -> Result<Vec<TcpPort>, Problem> {
-    let passes_through = spec.tls.as_ref().is_some_and(|tls| tls.mode.unwrap_or(TcpTlsMode::Passthrough) == TcpTlsMode::Passthrough);
-    if !passes_through || spec.hosts.as_ref().is_none_or(Vec::is_empty) {
+    if !passes_through(spec) || spec.hosts.as_ref().is_none_or(Vec::is_empty) {
         return Err(Problem::invalid("tcp port https needs hosts and tls.mode Passthrough: it is shared with the terminated hosts"));
     }
     let with_https = |name: &&Arc<str>| options.listeners.get(*name) == Some(&HasHttps::Yes);
@@ -253,12 +260,17 @@ fn tls(context: Context<'_>, id: &ObjectRef, spec: Option<&api::TcpTls>, problem
         TcpTlsMode::Passthrough if !certificates.is_empty() => {
             Err("tls.mode Passthrough takes no certificates: the backend has them".to_owned())
         }
+        TcpTlsMode::Passthrough if spec.client_auth.is_some() => {
+            Err("tls.mode Passthrough takes no clientAuth: the backend asks for certificates".to_owned())
+        }
         TcpTlsMode::Passthrough => Ok(TcpTls::Passthrough),
         TcpTlsMode::Terminate if certificates.is_empty() => Err("tls.mode Terminate needs certificates".to_owned()),
         TcpTlsMode::Terminate => {
             let (certificates, missing) = context.certificates(&id.namespace, certificates);
             problems.extend(missing);
-            Ok(TcpTls::Terminate { certificates, min_version: TlsVersion::V1_2 })
+            let (client_auth, missing) = spec.client_auth.as_ref().map(|auth| context.client_auth(&id.namespace, auth)).unzip();
+            problems.extend(missing.flatten());
+            Ok(TcpTls::Terminate { certificates, min_version: TlsVersion::V1_2, client_auth })
         }
     }
 }

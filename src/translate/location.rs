@@ -22,6 +22,7 @@ use crate::{
             Policy, Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
             WebSocket,
         },
+        tls::Application,
     },
 };
 
@@ -196,14 +197,13 @@ fn action(
     warn: &mut dyn FnMut(Problem),
 ) -> Result<Action, Problem> {
     let serves = if spec.backends.is_some() { Serves::Backends } else { Serves::Itself };
-    let mut later = unsupported::of_policy(policy, serves);
-    later.extend(unsupported::of_backends(spec.backends.as_deref().unwrap_or_default()));
+    let later = unsupported::of_policy(policy, serves);
     if !later.is_empty() {
         return Err(Problem::not_yet(later.join(" and ")));
     }
     match (&spec.backends, &spec.static_, &spec.redirect) {
         (Some(backends), None, None) => {
-            let (backends, mut problems) = context.backends(namespace, backends);
+            let (backends, mut problems) = context.backends(namespace, backends, Application::Http);
             if backends.is_empty() {
                 return Err(problems.pop().unwrap_or_else(|| Problem::invalid("backends is empty: name a service or an address")));
             }

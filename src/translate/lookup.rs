@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Lookup, Options, objects::Named, references::Context, route::Route};
-use crate::{api, model::ObjectRef};
+use super::{Event, Lookup, Options, grants::Target, objects::Named, references::Context, route::Route, tls};
+use crate::{
+    api::{self, ObjectName},
+    model::ObjectRef,
+};
 
 /// Objects that a source has to look up one by one, because it lists none of their kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,15 +34,20 @@ impl Wanted {
         let of_hosts = route.spec.tls.iter().flat_map(|tls| tls.certificates.iter().flatten());
         let of_ports = route.spec.tcp.iter().flatten().filter_map(|tcp| tcp.tls.as_ref()).flat_map(|tls| tls.certificates.iter().flatten());
         for reference in of_hosts.chain(of_ports) {
-            wanted.secrets.extend(context.secret(namespace, reference).ok().filter(|name| context.index.listed_cert(name).is_none()));
+            wanted.secrets.extend(context.secret(namespace, reference).ok());
         }
+        let (secrets, config_maps) = tls::named(&route.spec);
+        let named = |name: &ObjectName, target| context.named(namespace, name.namespace.as_deref(), &name.name, target).ok();
+        wanted.secrets.extend(secrets.into_iter().filter_map(|name| named(name, Target::Secret)));
+        wanted.config_maps.extend(config_maps.into_iter().filter_map(|name| named(name, Target::ConfigMap)));
+        wanted.secrets.retain(|name| !context.index.lists_secret(name));
         wanted
     }
 
     /// What the command line wants.
     pub(super) fn of_options(context: Context<'_>) -> Self {
         let Options { lookup, default_tls_secret, .. } = context.options;
-        let secrets = default_tls_secret.iter().filter(|name| *lookup == Lookup::OnDemand && context.index.listed_cert(name).is_none());
+        let secrets = default_tls_secret.iter().filter(|name| *lookup == Lookup::OnDemand && !context.index.lists_secret(name));
         Self { config_maps: BTreeSet::new(), secrets: secrets.cloned().collect() }
     }
 
@@ -49,8 +57,8 @@ impl Wanted {
             names.iter().filter(|name| !is_known(name)).cloned().collect::<BTreeSet<_>>()
         };
         Self {
-            config_maps: unanswered(&self.config_maps, &|name| context.index.knows_files(name)),
-            secrets: unanswered(&self.secrets, &|name| context.index.knows_cert(name)),
+            config_maps: unanswered(&self.config_maps, &|name| context.index.knows_config_map(name)),
+            secrets: unanswered(&self.secrets, &|name| context.index.knows_secret(name)),
         }
     }
 
@@ -73,6 +81,17 @@ pub(super) enum Known<V> {
     Absent,
     /// Nobody has said yet.
     Unanswered,
+}
+
+impl<V> Known<V> {
+    /// The same of what it is seen as.
+    pub(super) fn map<W>(self, see: impl FnOnce(V) -> W) -> Known<W> {
+        match self {
+            Known::There(value) => Known::There(see(value)),
+            Known::Absent => Known::Absent,
+            Known::Unanswered => Known::Unanswered,
+        }
+    }
 }
 
 /// What a source said of objects of one kind, reduced to what the translation needs of them; `None` is that it is not there.

@@ -29,6 +29,7 @@ mod references;
 mod route;
 mod secret;
 mod status;
+mod tls;
 mod unsupported;
 mod values;
 

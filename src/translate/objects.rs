@@ -99,6 +99,8 @@ pub struct ServicePort {
     pub port: u16,
     /// `TCP` [default], `UDP` or `SCTP`.
     pub protocol: Option<String>,
+    /// What is spoken there, such as `https`.
+    pub app_protocol: Option<String>,
 }
 
 /// `discovery.k8s.io/v1.EndpointSlice`.

@@ -17,8 +17,9 @@ use super::{
 use crate::{
     api::{self, IntOrString, Reason},
     model::{
-        ObjectRef, PoolKey,
+        Cert, ObjectRef, PoolKey,
         route::{Backend, StaticFile},
+        tls::Application,
     },
 };
 
@@ -31,22 +32,26 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// The pools of some backends, and what is wrong with the others.
-    pub(super) fn backends(&self, namespace: &str, backends: &[api::Backend]) -> (Vec<Backend>, Vec<Problem>) {
+    pub(super) fn backends(&self, namespace: &str, backends: &[api::Backend], application: Application) -> (Vec<Backend>, Vec<Problem>) {
         let mut resolved: Vec<Backend> = Vec::with_capacity(backends.len());
         let mut problems = Vec::new();
         for backend in backends {
-            match self.pool(namespace, backend) {
-                Ok(pool) => {
-                    let weight = backend.weight.unwrap_or(1);
-                    match resolved.iter_mut().find(|known| known.pool == pool) {
-                        Some(known) => known.weight += weight,
-                        None => resolved.push(Backend { pool, weight }),
-                    }
-                }
+            match self.backend(namespace, backend, application) {
+                Ok(backend) => match resolved.iter_mut().find(|known| known.pool == backend.pool) {
+                    Some(known) if known.tls == backend.tls => known.weight += backend.weight,
+                    Some(_) => problems.push(Problem::invalid(format!("backend {} is named twice, with different tls", backend.pool))),
+                    None => resolved.push(backend),
+                },
                 Err(problem) => problems.push(problem),
             }
         }
         (resolved, problems)
+    }
+
+    fn backend(&self, namespace: &str, backend: &api::Backend, application: Application) -> Result<Backend, Problem> {
+        let pool = self.pool(namespace, backend)?;
+        let tls = self.backend_tls(namespace, backend, &pool, application)?;
+        Ok(Backend { pool, weight: backend.weight.unwrap_or(1), tls })
     }
 
     fn pool(&self, namespace: &str, backend: &api::Backend) -> Result<PoolKey, Problem> {
@@ -153,15 +158,15 @@ impl Context<'_> {
     }
 
     /// Nothing is looked at before it is permitted: whether an object is there is no business of other namespaces.
-    fn named(&self, namespace: &str, other: Option<&str>, name: &str, target: Target) -> Result<ObjectRef, Problem> {
+    pub(super) fn named(&self, namespace: &str, other: Option<&str>, name: &str, target: Target) -> Result<ObjectRef, Problem> {
         let object = ObjectRef::new(other.unwrap_or(namespace), name);
         grants::permitted(self.index, namespace, target, &object).map(|()| object)
     }
 
-    /// Whether a Secret holds a certificate that can be served.
-    pub(super) fn certificate(&self, name: &ObjectRef) -> Result<(), Problem> {
+    /// The certificate with its key that a Secret holds.
+    pub(super) fn certificate(&self, name: &ObjectRef) -> Result<&Arc<Cert>, Problem> {
         match self.index.cert(name, self.options.lookup) {
-            Known::There(cert) => cert.as_ref().map(drop).map_err(Problem::clone),
+            Known::There(cert) => cert.as_ref().map_err(Problem::clone),
             Known::Absent => {
                 let message = format!("secret {name} does not exist: create it with type {}", secret::TLS_TYPE);
                 Err(Problem::new(Reason::SecretNotFound, message))

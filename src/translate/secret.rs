@@ -1,4 +1,4 @@
-//! A Secret of type `kubernetes.io/tls` -> a certificate chain with its key, checked once when the Secret arrives.
+//! A Secret -> a certificate chain with its key, and certificate authorities: checked once, when the Secret arrives.
 //!
 //! It never prints what it read. `index` calls it when a Secret is applied, not for every translation.
 
@@ -15,14 +15,47 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 use super::{
     objects::{Named, Secret},
     status::Problem,
+    tls::CA,
 };
-use crate::{api::Reason, model::Cert};
+use crate::{
+    api::Reason,
+    model::{Cert, tls::Authorities},
+};
 
 /// The type that holds certificates.
 pub(super) const TLS_TYPE: &str = "kubernetes.io/tls";
 
+/// What routes may take from a Secret, each with what is wrong with it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Content {
+    /// Of type `kubernetes.io/tls`.
+    pub(super) cert: Result<Arc<Cert>, Problem>,
+    /// Of any type.
+    pub(super) authorities: Result<Arc<Authorities>, Problem>,
+}
+
+impl Content {
+    pub(super) fn read(secret: &Secret) -> Self {
+        let bundle = value(secret, CA).and_then(|pem| authorities(&pem));
+        let wrong = |problem| Problem::new(Reason::InvalidCertificate, format!("secret {} {problem}", secret.object_ref()));
+        Self { cert: parse(secret), authorities: bundle.map(Arc::new).map_err(wrong) }
+    }
+}
+
+/// The authorities of a bundle in PEM. The rest of the sentence "secret default/ca …" is the error.
+pub(super) fn authorities(pem: &[u8]) -> Result<Authorities, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("has a {CA} that is not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err(format!("has a {CA} without a CERTIFICATE block: it takes the certificate authorities in PEM"));
+    }
+    Authorities::new(certificates)
+        .map_err(|(number, error)| format!("has a {CA} whose certificate number {number} is no authority's: {error}"))
+}
+
 /// The certificate of a Secret, or what is wrong with it and what to do.
-pub(super) fn parse(secret: &Secret) -> Result<Arc<Cert>, Problem> {
+fn parse(secret: &Secret) -> Result<Arc<Cert>, Problem> {
     let name = secret.object_ref();
     let type_ = secret.type_.as_deref().unwrap_or("Opaque");
     if type_ != TLS_TYPE {

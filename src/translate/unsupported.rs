@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Access, Backend, Drain, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
+use crate::api::{Access, Drain, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,7 @@ pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
     fields.extend(given("healthCheck", tcp.health_check.as_ref()));
     fields.extend(drain(tcp.drain.as_ref()));
     fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
-    fields.extend(of_backends(&tcp.backends));
     fields
-}
-
-/// Fields of backends that are not supported yet.
-pub(super) fn of_backends(backends: &[Backend]) -> Vec<&'static str> {
-    named([(backends.iter().any(|backend| backend.tls.is_some()), "backends[].tls")])
 }
 
 fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {

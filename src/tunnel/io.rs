@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server};
 
 /// One end. An enum and not a trait object: a bare socket costs no allocation, and `splice` can see that it is bare.
 #[derive(Debug)]
@@ -20,7 +20,9 @@ pub enum Socket {
     /// A bare TCP socket.
     Tcp(TcpStream),
     /// TLS that we terminate. Boxed: it is 1 KiB, and most sockets are bare.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<server::TlsStream<TcpStream>>),
+    /// TLS to a backend, whose client we are.
+    BackendTls(Box<client::TlsStream<TcpStream>>),
     /// An in-memory stream, so that tests can pause time.
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
@@ -32,6 +34,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => Some(stream),
             Socket::Tls(stream) => Some(stream.get_ref().0),
+            Socket::BackendTls(stream) => Some(stream.get_ref().0),
             #[cfg(test)]
             Socket::Memory(_) => None,
         }
@@ -39,7 +42,7 @@ impl Socket {
 
     /// Whether the bytes are encrypted on the wire.
     pub fn is_tls(&self) -> bool {
-        matches!(self, Socket::Tls(_))
+        matches!(self, Socket::Tls(_) | Socket::BackendTls(_))
     }
 }
 
@@ -49,6 +52,7 @@ macro_rules! forward {
         match $self.get_mut() {
             Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
             Socket::Tls(stream) => Pin::new(&mut **stream).$method($($argument),*),
+            Socket::BackendTls(stream) => Pin::new(&mut **stream).$method($($argument),*),
             #[cfg(test)]
             Socket::Memory(stream) => Pin::new(stream).$method($($argument),*),
         }
@@ -74,6 +78,7 @@ impl AsyncWrite for Socket {
         match self {
             Socket::Tcp(stream) => stream.is_write_vectored(),
             Socket::Tls(stream) => stream.is_write_vectored(),
+            Socket::BackendTls(stream) => stream.is_write_vectored(),
             #[cfg(test)]
             Socket::Memory(stream) => stream.is_write_vectored(),
         }

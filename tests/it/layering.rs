@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("dial", &["model", "telemetry"], &["kube", "hyper"]),
     ("balance", &["model", "dial", "telemetry"], &["hyper", "kube", "arc_swap"]),
     ("check", &["api", "manifests", "model", "router", "translate"], &["tokio", "hyper"]),
-    ("live", &["model", "router", "balance", "telemetry"], &["kube", "hyper"]),
+    ("live", &["model", "router", "balance", "dial", "telemetry"], &["kube", "hyper"]),
     ("tunnel", &["model", "balance", "telemetry"], &["kube", "hyper", "arc_swap"]),
     ("proxy", &["model", "router", "live", "balance", "dial", "tunnel", "telemetry"], &["kube", "k8s_openapi", "arc_swap"]),
     ("admin", &["api", "model", "live", "tunnel", "balance", "telemetry"], &["kube", "arc_swap"]),

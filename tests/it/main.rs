@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks")]
 
 mod api_server;
+mod backend_tls;
 mod chart;
 mod claims;
 mod cluster_memory;

@@ -16,11 +16,16 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{
     Fault,
     head::{self, Answer},
 };
+use crate::{dial::Client, tunnel::Socket};
+
+/// [`Connection::client`] of one without TLS: clients count from 1.
+pub(super) const PLAIN: u32 = 0;
 
 /// What one read takes at most. It is read into a scratch of the thread and copied out to its size: a connection that waits holds no buffer.
 const SCRATCH: usize = 64 * 1024;
@@ -34,8 +39,10 @@ thread_local! {
 /// A connection to a backend.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     address: SocketAddr,
+    /// The number of the TLS client that it came by; 0 is plain.
+    pub(super) client: u32,
     /// Read and not yet used.
     pub(super) ahead: Bytes,
     /// It has answered a request before this one: it may have been closed at the other end meanwhile.
@@ -45,7 +52,12 @@ pub struct Connection {
 impl Connection {
     /// Takes a socket that was just connected to `address`.
     pub fn new(stream: TcpStream, address: SocketAddr) -> Self {
-        Self { stream, address, ahead: Bytes::new(), reused: false }
+        Self { stream: Socket::Tcp(stream), address, client: PLAIN, ahead: Bytes::new(), reused: false }
+    }
+
+    /// Takes a connection over which `client` has just shaken hands.
+    pub fn secured(stream: Box<TlsStream<TcpStream>>, address: SocketAddr, client: &Client) -> Self {
+        Self { stream: Socket::BackendTls(stream), address, client: client.number, ahead: Bytes::new(), reused: false }
     }
 
     /// Where it was connected to.
@@ -59,25 +71,35 @@ impl Connection {
     }
 
     /// The socket, and what was read from it and not used.
-    pub fn into_parts(self) -> (TcpStream, Bytes) {
+    pub fn into_parts(self) -> (Socket, Bytes) {
         (self.stream, self.ahead)
     }
 
     /// Writes all of it.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
-    /// Writes what the socket takes at once.
+    /// Writes what the socket takes at once. With TLS it may be on its way only after [`Connection::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    /// Sends what TLS has taken and the socket has not.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Reads once, behind what is there already. `Ok(0)` is the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         BUFFER.with_borrow_mut(|scratch| {
             let mut scratch = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch)) {
+                // TLS without close_notify is how many servers go; it is a FIN all the same.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),
+                read => read?,
+            }
             let read = scratch.filled();
             self.ahead = if self.ahead.is_empty() { Bytes::copy_from_slice(read) } else { [&self.ahead, read].concat().into() };
             Poll::Ready(Ok(read.len()))
@@ -127,6 +149,6 @@ impl Connection {
 impl Connection {
     /// Waits until there is something to read.
     pub(super) async fn stream_readable(&self) {
-        self.stream.readable().await.unwrap();
+        self.stream.tcp().unwrap().readable().await.unwrap();
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Connection;
-use crate::balance::Endpoint;
+use super::{Connection, connection::PLAIN};
+use crate::{balance::Endpoint, dial::Client};
 
 /// Servers close idle connections too, Node after 5 s: being first means that no request meets a closing connection.
 const IDLE: Duration = Duration::from_secs(4);
@@ -30,8 +30,8 @@ pub struct Pool(Mutex<Idle>);
 
 #[derive(Default)]
 struct Idle {
-    /// By number of the endpoint; the address tells whether the number was given away since.
-    by_endpoint: HashMap<u32, Vec<Waiting>, rapidhash::fast::RandomState>,
+    /// By number of the endpoint, whose address tells whether the number was given away since, and of the TLS client.
+    by_endpoint: HashMap<(u32, u32), Vec<Waiting>, rapidhash::fast::RandomState>,
     count: usize,
     swept: bool,
 }
@@ -48,11 +48,12 @@ impl Pool {
     }
 
     /// The connection that was used last and is still open at the other end.
-    pub fn take(&self, endpoint: &Endpoint, cx: &mut Context<'_>) -> Option<Connection> {
+    pub fn take(&self, endpoint: &Endpoint, client: Option<&Client>, cx: &mut Context<'_>) -> Option<Connection> {
+        let key = (endpoint.number, client.map_or(PLAIN, |client| client.number));
         loop {
             let mut connection = {
                 let mut idle = self.0.lock();
-                let waiting = idle.by_endpoint.get_mut(&endpoint.number)?.pop()?;
+                let waiting = idle.by_endpoint.get_mut(&key)?.pop()?;
                 idle.count -= 1;
                 waiting.connection
             };
@@ -70,7 +71,7 @@ impl Pool {
         connection.reused = true;
         let mut idle = self.0.lock();
         let full = idle.count >= MOST;
-        let waiting = idle.by_endpoint.entry(number).or_default();
+        let waiting = idle.by_endpoint.entry((number, connection.client)).or_default();
         if full || waiting.len() >= MOST_PER_ENDPOINT {
             return;
         }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     async fn take(pool: &Pool, lease: &Lease) -> Option<Connection> {
-        poll_fn(|cx| std::task::Poll::Ready(pool.take(lease.endpoint(), cx))).await
+        poll_fn(|cx| std::task::Poll::Ready(pool.take(lease.endpoint(), None, cx))).await
     }
 
     #[tokio::test]

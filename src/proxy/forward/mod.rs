@@ -14,6 +14,8 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, EXPECT},
 };
 
+use tokio::time::Instant;
+
 use super::{
     backend::{Answer, AnswerBody, Connection, Fault, Framing, Pool, head},
     body::Body,
@@ -23,7 +25,9 @@ use super::{
 };
 use crate::{
     balance::{Endpoint, Lease, Target},
-    dial::{self, DialError},
+    dial::{self, DialError, TlsFault},
+    live::Secured,
+    model::EndpointKey,
     telemetry::LocationMetrics,
 };
 use send::{Answered, Failure, Upload, exchange};
@@ -44,6 +48,8 @@ pub struct Outgoing {
 pub struct Route<'a> {
     /// Picks endpoints.
     pub target: &'a Target,
+    /// TLS to them.
+    pub secured: &'a Secured,
     /// Counts their failures.
     pub metrics: &'a LocationMetrics,
     /// Idle connections.
@@ -95,8 +101,10 @@ pub async fn connect(route: &Route<'_>, pool: Option<&Arc<Pool>>) -> Result<(Lea
 async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_>) -> Result<(Lease, Connection), Refusal> {
     loop {
         let lease = search.pick()?;
+        let endpoint = lease.endpoint();
+        let client = route.secured.client(&endpoint.key.pool).map(Arc::as_ref);
         if let Some(pool) = pool
-            && let Some(connection) = poll_fn(|cx| Poll::Ready(pool.take(lease.endpoint(), cx))).await
+            && let Some(connection) = poll_fn(|cx| Poll::Ready(pool.take(endpoint, client, cx))).await
         {
             return Ok((lease, connection));
         }
@@ -108,8 +116,13 @@ async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_
 }
 
 async fn fresh(route: &Route<'_>, lease: &Lease) -> Result<Connection, DialError> {
-    let address = lease.endpoint().key.address;
-    Ok(Connection::new(dial::connect(address, route.connect).await?, address))
+    let EndpointKey { pool, address } = &lease.endpoint().key;
+    let by = Instant::now() + route.connect;
+    let socket = dial::connect(*address, route.connect).await?;
+    match route.secured.client(pool) {
+        Some(client) => Ok(Connection::secured(client.shake(socket, *address, by).await?, *address, client)),
+        None => Ok(Connection::new(socket, *address)),
+    }
 }
 
 impl From<Unreached> for Refusal {
@@ -119,6 +132,7 @@ impl From<Unreached> for Refusal {
             Unreached::NoReadyEndpoint => Refusal::NoReadyEndpoint,
             Unreached::ConnectFailed => Refusal::ConnectFailed,
             Unreached::ConnectTimeout => Refusal::ConnectTimeout,
+            Unreached::Tls(fault) => Refusal::BackendTls(fault),
             Unreached::Exhausted(_) => Refusal::Exhausted,
         }
     }
@@ -130,13 +144,18 @@ fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: Failure) -> Refusal 
         Failure::Client(error) if is_timeout(error) => return Refusal::BodyTimeout,
         Failure::Client(_) => return Refusal::InvalidBody,
         Failure::Timeout => ("response_timeout", Refusal::ResponseTimeout),
-        Failure::Backend(Fault::Closed(_)) => ("closed", Refusal::BackendClosed),
+        Failure::Backend(Fault::Closed(error)) => closed(error),
         Failure::Backend(Fault::Invalid(_)) => ("invalid_answer", Refusal::BackendInvalid),
     };
     tracing::info!(endpoint = %endpoint.key, ?failure, "no answer");
     route.metrics.endpoint_failures.inc(token);
     endpoint.failed();
     refusal
+}
+
+/// The label of metrics and the refusal for a backend that ended the connection. One that does not take our certificate says so only now.
+pub fn closed(error: &std::io::Error) -> (&'static str, Refusal) {
+    TlsFault::of(error).map_or(("closed", Refusal::BackendClosed), |fault| (fault.token(), Refusal::BackendTls(fault)))
 }
 
 /// Whether reading from the client took too long.

@@ -150,7 +150,7 @@ pub async fn exchange(
     expects: bool,
     response: Option<Duration>,
 ) -> Result<Answered, Failure> {
-    let mut sending = Sending { out: VecDeque::from([head]), upload, dead: false };
+    let mut sending = Sending { out: VecDeque::from([head]), upload, unflushed: false, dead: false };
     if expects {
         poll_fn(|cx| sending.poll_write(connection, cx)).await;
         match timeout(EXPECT, connection.read_head()).await {
@@ -175,6 +175,8 @@ struct Sending<'a> {
     /// To be written.
     out: VecDeque<Bytes>,
     upload: &'a mut Upload,
+    /// Something was written that TLS may still hold.
+    unflushed: bool,
     /// The backend reads no more; what it says meanwhile still counts.
     dead: bool,
 }
@@ -205,14 +207,14 @@ impl Sending<'_> {
                     Poll::Ready(None) | Poll::Pending => break,
                 }
             }
-            if self.out.is_empty() {
+            if self.out.is_empty() && !self.unflushed {
                 return if self.dead || self.upload.ended { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
             ready!(self.poll_write(connection, cx));
         }
     }
 
-    /// Writes all that is at hand. A write that fails ends the sending, not the exchange: an answer may be on its way.
+    /// Writes and flushes all that is at hand. A write that fails ends the sending, not the exchange: an answer may be on its way.
     fn poll_write(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<()> {
         while !self.out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -223,14 +225,21 @@ impl Sending<'_> {
             }
             match ready!(connection.poll_write(cx, &slices[..used])) {
                 Ok(written) if written > 0 => self.advance(written),
-                _ => {
-                    self.dead = true;
-                    self.out.clear();
-                    self.upload.phase.set(Phase::Wait);
-                }
+                _ => self.give_up(),
             }
+            self.unflushed = !self.dead;
         }
+        if self.unflushed && ready!(connection.poll_flush(cx)).is_err() {
+            self.give_up();
+        }
+        self.unflushed = false;
         Poll::Ready(())
+    }
+
+    fn give_up(&mut self) {
+        self.dead = true;
+        self.out.clear();
+        self.upload.phase.set(Phase::Wait);
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -218,8 +218,14 @@ impl Session {
         drop(located);
         let target = served.target.as_ref().ok_or(Refusal::NoBackends)?;
         let Spec { timeouts, .. } = &**spec;
-        let route =
-            Route { target, metrics: &served.metrics, pool: &self.proxy.pool, connect: timeouts.connect, response: timeouts.response };
+        let route = Route {
+            target,
+            secured: &served.secured,
+            metrics: &served.metrics,
+            pool: &self.proxy.pool,
+            connect: timeouts.connect,
+            response: timeouts.response,
+        };
         let mut headers = std::mem::take(&mut parts.headers);
         match upgrade {
             None => {

@@ -86,7 +86,7 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         label: label.into(),
         hosts: vec![HostPattern::Any],
         tls: TcpTls::None,
-        backends: vec![Backend { pool: pool.clone(), weight: 1 }],
+        backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
         policy: Policy::RoundRobin,
         proxy_protocol: None,
         connect: Duration::from_secs(5),
@@ -107,7 +107,7 @@ fn layer_4(port: TcpPort, backends: &[SocketAddr], edit: impl FnOnce(&mut TcpRou
 fn shop(min_version: TlsVersion) -> (Table, CertificateDer<'static>) {
     let secret = ObjectRef::new("default", "shop-tls");
     let (cert, der) = certificate("shop.test");
-    let tls = HostTls { certificates: vec![secret.clone()], redirect: false, min_version };
+    let tls = HostTls { certificates: vec![secret.clone()], redirect: false, min_version, client_auth: None };
     let host = Host { listener: "default".into(), host: HostPattern::Exact("shop.test".into()), tls: Some(tls), locations: vec![] };
     (Table { hosts: vec![host], certs: [(secret, cert)].into(), ..Table::default() }, der)
 }
@@ -373,7 +373,7 @@ async fn tls_is_ended_at_layer_4_by_name() {
     let (cert, der) = certificate("db.test");
     let mut table = layer_4(TcpPort::Number(port), &[echo().await], |route| {
         route.hosts = vec![HostPattern::Exact("db.test".into())];
-        route.tls = TcpTls::Terminate { certificates: vec![secret.clone()], min_version: TlsVersion::V1_2 };
+        route.tls = TcpTls::Terminate { certificates: vec![secret.clone()], min_version: TlsVersion::V1_2, client_auth: None };
     });
     table.certs.insert(secret, cert);
     let edge = Edge::start(settings(), table).await;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     backend::{Connection, Fault, head},
     body::Body,
-    forward::{Route, connect, streamed},
+    forward::{Route, closed, connect, streamed},
     headers::hop,
     refuse::Refusal,
 };
@@ -136,9 +136,10 @@ fn failed(route: &Route<'_>, endpoint: &Endpoint, fault: &Fault) -> Refusal {
     tracing::info!(endpoint = %endpoint.key, %fault, "handshake failed");
     endpoint.failed();
     match fault {
-        Fault::Closed(_) => {
-            route.metrics.endpoint_failures.inc("closed");
-            Refusal::BackendClosed
+        Fault::Closed(error) => {
+            let (token, refusal) = closed(error);
+            route.metrics.endpoint_failures.inc(token);
+            refusal
         }
         Fault::Invalid(_) => {
             route.metrics.endpoint_failures.inc("invalid_answer");
@@ -174,6 +175,6 @@ impl Switch {
             from_client: tunnelled.from_client,
             from_backend,
         };
-        tunnel::open(registry, opening, client, Socket::Tcp(backend));
+        tunnel::open(registry, opening, client, backend);
     }
 }

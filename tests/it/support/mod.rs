@@ -1,6 +1,7 @@
 //! What the tests stand on: the gateway (all of Carrick in this process, on free ports), peers behind it and clients in front.
 
 pub mod api_server;
+pub mod authority;
 pub mod client;
 pub mod gateway;
 pub mod manifest;

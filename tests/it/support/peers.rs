@@ -9,12 +9,15 @@ use std::{
     },
 };
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
@@ -34,14 +37,29 @@ pub struct Echo {
 impl Echo {
     /// Starts one.
     pub async fn start(name: &'static str) -> Self {
+        Self::over(async move |socket| Some(socket), name).await
+    }
+
+    /// Starts one that speaks TLS.
+    pub async fn secured(name: &'static str, config: Arc<ServerConfig>) -> Self {
+        let acceptor = TlsAcceptor::from(config);
+        Self::over(move |socket| acceptor.clone().accept(socket).map(Result::ok), name).await
+    }
+
+    async fn over<S, F>(shake: impl Fn(TcpStream) -> F + Send + 'static, name: &'static str) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = Option<S>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let open = Arc::new(AtomicUsize::new(0));
         let counted = open.clone();
         let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let open = counted.clone();
+                let (open, shaken) = (counted.clone(), shake(socket));
                 tokio::spawn(async move {
+                    let Some(socket) = shaken.await else { return };
                     open.fetch_add(1, Ordering::SeqCst);
                     echo(name, socket).await;
                     open.fetch_sub(1, Ordering::SeqCst);
@@ -63,7 +81,7 @@ impl Drop for Echo {
     }
 }
 
-async fn echo(name: &str, socket: TcpStream) {
+async fn echo(name: &str, socket: impl AsyncRead + AsyncWrite + Unpin) {
     #[allow(clippy::result_large_err)] // the library's own type
     let choose = |request: &Request, mut response: Response| {
         if let Some(offers) = request.headers().get("sec-websocket-protocol") {
