@@ -1,8 +1,9 @@
-//! What operators and probes ask: `/livez /readyz /metrics` on the ops port; `/debug/table`, `/debug/tunnels`, `/drain` and `/kill` on the
-//! admin port.
+//! What operators, probes and other replicas ask: `/livez /readyz /metrics /pods` on the ops port; `/debug/table`, `/debug/tunnels`, `/drain`
+//! and `/kill` on the admin port.
 //!
 //! It never changes a configuration and never knows where one comes from. `app` starts both ports, on the control runtime.
 
+mod ask;
 mod observe;
 mod server;
 mod tunnels;
@@ -21,13 +22,16 @@ use http::{Method, Response, StatusCode, Uri, header, uri::Authority};
 use http_body_util::Full;
 use tokio::runtime::Handle;
 
-pub use self::server::serve;
+pub use self::{ask::ask_for_pods, server::serve};
 use crate::{
     live::Live,
-    model::sight,
+    model::{pod::PodTunnels, sight},
     telemetry::{Metrics, expose},
     tunnel::{Reason, Registry},
 };
+
+/// Pods in an answer to `/pods`: those that go away, then those with most tunnels. A longer one would not be read (`ask`).
+const PODS: usize = 16_384;
 
 /// A data side that does not take up a task in this time is not ready.
 const ROUND_TRIP: Duration = Duration::from_secs(2);
@@ -59,7 +63,7 @@ impl State {
 
     async fn answer(&self, role: Role, method: &Method, uri: &Uri) -> Answer {
         let known = match role {
-            Role::Ops => matches!(uri.path(), "/livez" | "/readyz" | "/metrics"),
+            Role::Ops => matches!(uri.path(), "/livez" | "/readyz" | "/metrics" | "/pods"),
             Role::Admin => matches!(uri.path(), "/debug/table" | "/debug/tunnels" | "/drain" | "/kill"),
         };
         if !known {
@@ -80,6 +84,7 @@ impl State {
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.readiness().await,
             "/metrics" => self.scrape(),
+            "/pods" => pods(self.registry.pods()),
             "/debug/table" => self.table(),
             _ => self.tunnels(uri.query().unwrap_or_default()),
         }
@@ -145,7 +150,7 @@ impl State {
 impl Role {
     fn paths(self) -> &'static str {
         match self {
-            Role::Ops => "there are /livez, /readyz and /metrics here\n",
+            Role::Ops => "there are /livez, /readyz, /metrics and /pods here\n",
             Role::Admin => "there are /debug/table, /debug/tunnels, and for POST /drain and /kill here\n",
         }
     }
@@ -169,6 +174,18 @@ fn not_allowed(body: &'static str, allow: &'static str) -> Answer {
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer(status, "text/plain; charset=utf-8", body)
+}
+
+/// On one line: replicas read it, every few seconds.
+fn pods(mut pods: Vec<PodTunnels>) -> Answer {
+    if pods.len() > PODS {
+        pods.sort_by_key(|pod| (pod.departure.is_none(), std::cmp::Reverse(pod.open)));
+        pods.truncate(PODS);
+    }
+    match serde_json::to_vec(&pods) {
+        Ok(list) => answer(StatusCode::OK, "application/json", list),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be printed: {error}\n")),
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> Answer {
@@ -257,6 +274,8 @@ mod tests {
         assert_eq!(ops.get("/debug/table").await.0, 404);
         assert_eq!(ops.ask("POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0").await.0, 405);
         assert_eq!(ops.ask("HEAD /metrics HTTP/1.1\r\nHost: x").await, (200, String::new()));
+        assert_eq!(ops.get("/pods").await, (200, "[]".into()));
+        assert_eq!(ops.ask("HEAD /pods HTTP/1.1\r\nHost: x").await, (200, String::new()));
         let admin = Port::start(Role::Admin).await;
         let (status, table) = admin.get("/debug/table").await;
         let table: serde_json::Value = serde_json::from_str(&table).unwrap();
@@ -265,6 +284,7 @@ mod tests {
         assert_eq!((status, serde_json::from_str::<serde_json::Value>(&tunnels).unwrap()["matching"].as_u64()), (200, Some(0)));
         assert_eq!(admin.get("/debug/tunnels?sort=size").await.0, 400);
         assert_eq!(admin.get("/metrics").await.0, 404);
+        assert_eq!(admin.get("/pods").await.0, 404);
         let post = async |target: &str, more: &str| {
             admin.ask(&format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0{more}")).await
         };

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
@@ -25,11 +26,16 @@ use tokio_util::sync::CancellationToken;
 use super::{settings, threads::Threads};
 use crate::{
     admin,
-    balance::Balancer,
+    balance::{Balancer, Share},
     cli::{ADMIN_BIND, Controller, Flags, OPS_BIND, Publish, Translation},
-    control, k8s,
+    control,
+    k8s::{
+        self,
+        peers::{Peers, Sight},
+    },
     live::Live,
     manifests,
+    model::ObjectRef,
     proxy::{
         Proxy,
         files::Layout,
@@ -93,7 +99,9 @@ impl Server {
         let metrics = Arc::<Metrics>::default();
         let written = CancellationToken::new();
         let (access, writing) = start_access_log(flags, &metrics, &control, &written);
-        let live = Live::new(Balancer::new(), Arc::clone(&metrics));
+        let balancer = Balancer::new();
+        let share = Arc::clone(balancer.share());
+        let live = Live::new(balancer, Arc::clone(&metrics));
         let registry = Registry::new(access.clone());
         let settings = settings::proxy(flags, static_root(&source), layout(&source));
         let proxy = Proxy::new(settings, Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), access);
@@ -112,7 +120,8 @@ impl Server {
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
         let leaving = Leaving::of(&source);
-        let leader = start_control(&control, flags, source, &addresses, &live, metrics)?;
+        let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, metrics };
+        let leader = start_control(&control, flags, source, &addresses, seen)?;
         Ok(Self {
             addresses,
             live,
@@ -261,14 +270,16 @@ impl Leader {
     }
 }
 
-fn start_control(
-    threads: &Threads,
-    flags: &Flags,
-    source: Source,
-    addresses: &Addresses,
-    live: &Arc<Live>,
+/// What the control side has of the data side.
+struct Seen {
+    live: Arc<Live>,
+    registry: Arc<Registry>,
+    share: Arc<Share>,
     metrics: Arc<Metrics>,
-) -> anyhow::Result<Option<Leader>> {
+}
+
+fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, seen: Seen) -> anyhow::Result<Option<Leader>> {
+    let Seen { live, registry, share, metrics } = seen;
     let (send, changes) = mpsc::channel(CHANGES);
     let (latest, _) = watch::channel(Arc::default());
     let handle = threads.handle();
@@ -297,13 +308,38 @@ fn start_control(
                 Arc::clone(&metrics),
             ));
             leader = Some(Leader { stop, running });
-            let status = settings::status(&controller);
-            handle.spawn(k8s::status::run(connection, status, latest.subscribe(), is_leading, Arc::clone(&metrics)));
+            let sources = k8s::leader::Sources {
+                latest: latest.subscribe(),
+                leading: is_leading,
+                peers: controller.peers_service.clone().map(|service| follow_peers(handle, &connection, service, share)),
+                sight: sight(registry, addresses.ops()),
+            };
+            handle.spawn(k8s::leader::run(connection, settings::leader(&controller), sources, Arc::clone(&metrics)));
             settings::controller_options(flags, &controller.cluster, addresses)
         }
     };
-    handle.spawn(control::run(changes, options, Arc::clone(live), metrics, latest));
+    handle.spawn(control::run(changes, options, live, metrics, latest));
     Ok(leader)
+}
+
+/// The replicas behind a Service of ours, each of which has its share of what the installation may do.
+fn follow_peers(handle: &Handle, connection: &k8s::Connection, service: ObjectRef, share: Arc<Share>) -> watch::Receiver<Peers> {
+    let (known, peers) = watch::channel(Peers::None);
+    handle.spawn(k8s::peers::follow(connection.clone(), service, known));
+    let mut watched = peers.clone();
+    handle.spawn(async move {
+        while watched.changed().await.is_ok() {
+            if let Some(ready) = k8s::peers::ready(&watched.borrow_and_update()) {
+                share.set_replicas(ready);
+            }
+        }
+    });
+    peers
+}
+
+/// How the tunnels of all replicas are seen: ours in the registry, those of others by their ops ports.
+fn sight(registry: Arc<Registry>, ours: Option<SocketAddr>) -> Sight {
+    Sight { own: Arc::new(move || registry.pods()), ask: Arc::new(move |replica| Box::pin(admin::ask_for_pods(replica, ours))) }
 }
 
 /// Hands a text over, and keeps the channel open: it is all there ever is.

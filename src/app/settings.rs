@@ -151,17 +151,18 @@ pub fn lease(controller: &Controller) -> k8s::lease::Settings {
     k8s::lease::Settings { name: controller.lease_name.clone(), identity: format!("{host}_{:08x}", fastrand::u32(..)) }
 }
 
-/// What statuses say of ourselves.
-pub fn status(controller: &Controller) -> k8s::status::Settings {
+/// What the leader writes.
+pub fn leader(controller: &Controller) -> k8s::leader::Settings {
     let publish = match &controller.publish_service {
-        Some(service) => k8s::status::Publish::Service(service.clone()),
-        None if controller.publish_addresses.is_empty() => k8s::status::Publish::Nothing,
-        None => k8s::status::Publish::Addresses(controller.publish_addresses.clone()),
+        Some(service) => k8s::leader::Publish::Service(service.clone()),
+        None if controller.publish_addresses.is_empty() => k8s::leader::Publish::Nothing,
+        None => k8s::leader::Publish::Addresses(controller.publish_addresses.clone()),
     };
-    k8s::status::Settings {
+    k8s::leader::Settings {
         controller: controller.cluster.controller_name.clone(),
         publish,
         manage_tcp_service: controller.manage_tcp_service,
+        pod_deletion_cost: controller.pod_deletion_cost,
         namespaces: controller.cluster.watch_namespaces.clone(),
     }
 }

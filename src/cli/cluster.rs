@@ -33,6 +33,12 @@ pub struct Controller {
     /// The Lease, in our own namespace, whose holder writes statuses; one a release
     #[arg(long, value_name = "NAME", default_value = "carrick", env = "CARRICK_LEASE_NAME")]
     pub lease_name: String,
+    /// A Service that selects every replica, ready or not, with the ops port called `ops`: the leader sums up their sockets [default: this is the only replica]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = flags::object, env = "CARRICK_PEERS_SERVICE")]
+    pub peers_service: Option<ObjectRef>,
+    /// Write to backends' Pods how many sockets are open to them, as controller.kubernetes.io/pod-deletion-cost, so that a scale-down takes the emptiest
+    #[arg(long, env = "CARRICK_POD_DELETION_COST")]
+    pub pod_deletion_cost: bool,
     /// How it is served.
     #[command(flatten)]
     pub flags: Flags,

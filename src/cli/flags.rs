@@ -49,7 +49,7 @@ pub struct Flags {
     /// Port of HTTPS as clients see it, for Location and X-Forwarded-Port [default: the bound one; controller: 443]
     #[arg(long, value_name = "PORT", env = "CARRICK_PUBLIC_HTTPS_PORT")]
     pub public_https_port: Option<u16>,
-    /// Where /livez, /readyz and /metrics are; `off` is nowhere [default: [::]:9180; demo: of loopback]
+    /// Where /livez, /readyz, /metrics and /pods are; `off` is nowhere [default: [::]:9180; demo: of loopback]
     #[arg(long, value_name = "IP:PORT", env = "CARRICK_OPS_BIND")]
     pub ops_bind: Option<Publish>,
     /// Where /debug is: an address that only operators reach; `off` is nowhere [default: 127.0.0.1:9181]

@@ -1,6 +1,6 @@
-//! Events (events.k8s.io/v1) on WsRoutes: what a user must see where they look first, in `kubectl describe`.
+//! Events (events.k8s.io/v1) on WsRoutes, Services and Pods: what a user must see where they look first, in `kubectl describe`.
 //!
-//! It never decides what is news. `status` and `tcp_service` hand it on; the leader alone runs it.
+//! It never decides what is news. `status`, `tcp_service` and `drains` hand it on; the leader alone runs it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +44,21 @@ const REQUEST: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Notice {
     pub(super) regarding: ObjectReference,
+    /// Another object that it has to do with.
+    pub(super) related: Option<ObjectReference>,
+    /// What we were about.
+    pub(super) action: &'static str,
+    pub(super) repeated: Repeated,
     pub(super) news: News,
+}
+
+/// What becomes of news that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeated {
+    /// The same words once more are one more of a series.
+    Counted,
+    /// It is said once of each object, whoever leads and in whatever words.
+    Never,
 }
 
 /// Where Events are handed in.
@@ -55,9 +69,14 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Hands one in, or drops it where too many wait.
+    /// Hands in what the translation of an object has come to, or drops it where too many wait.
     pub(super) fn post(&self, regarding: ObjectReference, news: News) {
-        if self.sender.try_send(Notice { regarding, news }).is_err() {
+        self.tell(Notice { regarding, related: None, action: "Translate", repeated: Repeated::Counted, news });
+    }
+
+    /// Hands one in, or drops it where too many wait.
+    pub(super) fn tell(&self, notice: Notice) {
+        if self.sender.try_send(notice).is_err() {
             self.metrics.events.inc("dropped");
         }
     }
@@ -83,8 +102,7 @@ impl Recorder {
     pub(super) async fn run(mut self) {
         let mut trouble = Trouble::new("Events can not be written");
         while let Some(notice) = self.notices.recv().await {
-            let uid = notice.regarding.uid.clone().unwrap_or_default();
-            if self.allowances.take(uid, Instant::now()).is_err() {
+            if self.allowances.take(identity(&notice.regarding), Instant::now()).is_err() {
                 self.metrics.events.inc("dropped");
                 continue;
             }
@@ -105,12 +123,14 @@ impl Recorder {
         }
     }
 
-    /// Creates the Event, or counts it into the series of the one that says the same of the same object.
+    /// Creates the Event, or counts it into the series of the one that says the same of the same object, if it is to be counted.
     async fn write(&self, notice: Notice) -> Result<(), Error> {
         let namespace = notice.regarding.namespace.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let repeated = notice.repeated;
         let event = event(&self.controller, notice, MicroTime(Timestamp::now()));
         match events.create(&PostParams::default(), &event).await {
+            Err(Error::Api(status)) if status.is_already_exists() && repeated == Repeated::Never => return Ok(()),
             Err(Error::Api(status)) if status.is_already_exists() => {}
             created => return created.map(|_| ()),
         }
@@ -121,11 +141,20 @@ impl Recorder {
     }
 }
 
+/// What tells one object from every other: its UID, or its name where nobody said.
+fn identity(regarding: &ObjectReference) -> String {
+    let uid = regarding.uid.clone().filter(|uid| !uid.is_empty());
+    uid.unwrap_or_else(|| {
+        [&regarding.kind, &regarding.namespace, &regarding.name].map(|part| part.as_deref().unwrap_or_default()).join("/")
+    })
+}
+
 /// The Event of a notice. Its name is made of what it says, so that whoever leads finds it again.
 fn event(controller: &str, notice: Notice, now: MicroTime) -> Event {
-    let Notice { regarding, news } = notice;
+    let Notice { regarding, related, action, repeated, news } = notice;
     let type_ = if news.is_bad { "Warning" } else { "Normal" };
-    let said = [type_, &news.reason, &news.note, regarding.uid.as_deref().unwrap_or_default()].join("\0");
+    let words = if repeated == Repeated::Counted { news.note.as_str() } else { "" };
+    let said = [type_, &news.reason, words, &identity(&regarding)].join("\0");
     let hash: String = Sha256::digest(said).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let about: String = regarding.name.iter().flat_map(|name| name.chars()).take(NAME).collect();
     Event {
@@ -135,10 +164,11 @@ fn event(controller: &str, notice: Notice, now: MicroTime) -> Event {
             ..ObjectMeta::default()
         },
         regarding: Some(regarding),
+        related,
         type_: Some(type_.to_owned()),
         reason: Some(bounded(&news.reason, REASON)),
         note: Some(bounded(&news.note, NOTE)),
-        action: Some("Translate".to_owned()),
+        action: Some(action.to_owned()),
         event_time: Some(now),
         reporting_controller: Some(controller.to_owned()),
         reporting_instance: Some(bounded(controller, REASON)),
@@ -157,7 +187,8 @@ mod tests {
 
     fn notice(name: &str, note: &str) -> Notice {
         let regarding = ObjectReference { name: Some(name.into()), namespace: Some("default".into()), ..ObjectReference::default() };
-        Notice { regarding, news: News { is_bad: true, reason: "ServiceNotFound".into(), note: note.into() } }
+        let news = News { is_bad: true, reason: "ServiceNotFound".into(), note: note.into() };
+        Notice { regarding, related: None, action: "Translate", repeated: Repeated::Counted, news }
     }
 
     fn name(notice: Notice) -> String {
@@ -169,6 +200,8 @@ mod tests {
         assert_eq!(name(notice("shop", "no chat")), name(notice("shop", "no chat")));
         assert_ne!(name(notice("shop", "no chat")), name(notice("shop", "no app")));
         assert!(name(notice("shop", "no chat")).starts_with("shop."));
+        let once = |note| name(Notice { repeated: Repeated::Never, ..notice("shop", note) });
+        assert_eq!(once("51 sockets"), once("50 sockets"), "in whatever words");
     }
 
     #[test]

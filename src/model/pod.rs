@@ -55,3 +55,16 @@ pub struct Departure {
     /// Seconds from the beginning to the first cut.
     pub first_cut_seconds: Option<f64>,
 }
+
+/// What came of asking a replica for its tunnels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// It has these.
+    Tunnels(Vec<PodTunnels>),
+    /// It is this replica, which has no need to ask itself.
+    Ourselves,
+    /// Nobody listens there: it has not begun, or has ended.
+    Nobody,
+    /// It is there, and does not say; for this reason.
+    Silence(String),
+}

@@ -58,7 +58,8 @@ impl Scrape {
         page.counter("leader_transitions", "Times that this replica began or ceased to lead", metrics.leader_transitions.get())?;
         page.outcomes("status_writes", "Writes of statuses to WsRoutes", &metrics.status_writes)?;
         page.gauge("status_pending", "Statuses of WsRoutes that are not yet as they should be", metrics.status_pending.get())?;
-        page.outcomes("events", "Events about WsRoutes", &metrics.events)?;
+        page.outcomes("events", "Events about WsRoutes, Services and Pods", &metrics.events)?;
+        page.outcomes("deletion_cost_writes", "Writes of what it costs to delete a Pod", &metrics.deletion_cost_writes)?;
         page.gauge("connections_open", "Client connections open", metrics.connections_open.get())?;
         page.gauge("connections_limit", "Client connections at which accepting pauses", metrics.connections_limit.get())?;
         page.counter("connections_accepted", "Client connections accepted", metrics.connections_accepted.get())?;

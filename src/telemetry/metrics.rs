@@ -73,6 +73,8 @@ pub struct Metrics {
     pub status_pending: Gauge,
     /// Events by what came of them (`written`, `dropped`, `failed`).
     pub events: Tally,
+    /// Writes of what it costs to delete a Pod, by what came of them (`written`, `gone`, `failed`).
+    pub deletion_cost_writes: Tally,
     /// From the first change to the configuration that has it, where locations, hosts or certificates were translated.
     pub routes_applied: Applied,
     /// The same, where endpoints alone had changed.

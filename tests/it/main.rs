@@ -5,6 +5,7 @@ mod api_server;
 mod backend_tls;
 mod chart;
 mod claims;
+mod cluster_drains;
 mod cluster_memory;
 mod cluster_status;
 mod cluster_watch;

@@ -17,6 +17,10 @@
 {{- if .Values.manageTcpService }}
 - --manage-tcp-service
 {{- end }}
+- --peers-service={{ .Release.Namespace }}/{{ include "carrick.fullname" . }}-peers
+{{- if .Values.podDeletionCost }}
+- --pod-deletion-cost
+{{- end }}
 - --host-ownership={{ .Values.hostOwnership }}
 {{- if .Values.requireGrants }}
 - --require-grants

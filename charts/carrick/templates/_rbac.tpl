@@ -23,6 +23,12 @@
 - apiGroups: [networking.k8s.io]
   resources: [ingresses]
   verbs: [list, watch]
+{{- if .Values.podDeletionCost }}
+# An annotation. RBAC knows no fields.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
+{{- end }}
 {{ include "carrick.eventRules" . }}
 {{- end }}
 
@@ -55,6 +61,10 @@
   verbs: [get, update]
 {{- $name := include "carrick.fullname" . }}
 {{- if .Values.watchNamespaces }}
+# The other replicas.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [services]
   resourceNames: [{{ $name }}{{ if .Values.manageTcpService }}, {{ $name }}-tcp{{ end }}]

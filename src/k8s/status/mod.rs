@@ -1,6 +1,6 @@
 //! What became of each WsRoute, written to it by the leader: conditions, addresses, Events.
 //!
-//! It never decides what is wrong: `translate` says so. `app` starts it.
+//! It never decides what is wrong: `translate` says so. `leader` runs it.
 //!
 //! The leader watches the statuses themselves, with the resourceVersions that the translation never sees: what is there already is
 //! not written, what somebody took away is written again, and no write is older than what it replaces.
@@ -9,7 +9,7 @@ mod compose;
 mod ledger;
 mod shown;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{
     future::join_all,
@@ -32,15 +32,15 @@ use ledger::{Ledger, Outcome, Seen, Write};
 use shown::{STATUSES, Shown};
 
 use super::{
-    Connection, at,
-    events::{Notices, Recorder},
+    at,
+    events::Notices,
+    leader::{Publish, Settings},
     list_watch::{self, follow},
     outage::{Health, Outage},
     published::{self, Watched},
-    tcp_service,
     trouble::Trouble,
 };
-use crate::{api::LoadBalancerIngress, model::ObjectRef, telemetry::Metrics, translate::Translated};
+use crate::{api::LoadBalancerIngress, telemetry::Metrics, translate::Translated};
 
 /// News of routes that the ledger has not taken yet; behind it, the watch waits.
 const NEWS: usize = 64;
@@ -51,72 +51,16 @@ const PACE: Duration = Duration::from_millis(10);
 /// One write.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// What statuses say of ourselves.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `--controller-name`.
-    pub controller: String,
-    /// Where clients reach us.
-    pub publish: Publish,
-    /// Whether the leader keeps the Service of `tcp` ports beside the published one.
-    pub manage_tcp_service: bool,
-    /// Only WsRoutes of these namespaces; empty is all.
-    pub namespaces: Vec<String>,
-}
-
-/// Where the addresses in statuses come from.
-#[derive(Clone, Debug)]
-pub enum Publish {
-    /// Nowhere.
-    Nothing,
-    /// From this Service.
-    Service(ObjectRef),
-    /// These.
-    Addresses(Vec<String>),
-}
-
-/// Writes while `leading`, on change only, until nothing more will come.
-pub async fn run(
-    connection: Connection,
-    settings: Settings,
+/// Writes on change only, until nothing more will come.
+pub(super) async fn write(
+    client: &Client,
+    settings: &Settings,
     latest: watch::Receiver<Arc<Translated>>,
-    mut leading: watch::Receiver<bool>,
-    metrics: Arc<Metrics>,
+    published: watch::Receiver<Watched>,
+    notices: &Notices,
+    metrics: &Metrics,
 ) {
-    while leading.wait_for(|leading| *leading).await.is_ok() {
-        tokio::select! {
-            () = lead(&connection.client, &settings, latest.clone(), &metrics) => return,
-            // What is under way is dropped: the next leader sees what came of it.
-            _ = leading.wait_for(|leading| !*leading) => metrics.status_pending.set(0),
-        }
-    }
-}
-
-/// Does what only the leader does.
-async fn lead(client: &Client, settings: &Settings, latest: watch::Receiver<Arc<Translated>>, metrics: &Arc<Metrics>) {
-    let (notices, recorder) = Recorder::new(client.clone(), settings.controller.clone(), Arc::clone(metrics));
-    let (known, published) = watch::channel(Watched::Unknown);
-    let following = async {
-        match &settings.publish {
-            Publish::Service(name) => published::follow(client.clone(), name.clone(), known).await,
-            Publish::Nothing | Publish::Addresses(_) => pending().await,
-        }
-    };
-    let tcp_service = async {
-        match &settings.publish {
-            Publish::Service(name) if settings.manage_tcp_service => {
-                tcp_service::keep(client, &settings.controller, name, published.clone(), latest.clone(), notices.clone()).await;
-            }
-            _ => pending().await,
-        }
-    };
-    let writer = Writer { client, settings, metrics, notices: &notices };
-    tokio::select! {
-        () = writer.run(latest.clone(), published.clone()) => {}
-        () = recorder.run() => {}
-        () = following => {}
-        () = tcp_service => {}
-    }
+    Writer { client, settings, metrics, notices }.run(latest, published).await;
 }
 
 /// Carries out what the ledger says.
@@ -200,15 +144,10 @@ impl Writer<'_> {
             "metadata": {"resourceVersion": write.version},
             "status": write.status,
         }));
-        let params = PatchParams::apply(&self.manager()).force();
+        let params = PatchParams::apply(&self.settings.manager()).force();
         let request = Request::new(STATUSES.path(Some(&write.route.namespace)));
         let request = request.patch_subresource("status", &write.route.name, &params, &patch).map_err(Error::BuildRequest)?;
         self.client.request(request).await.map(|wire| Shown::new(wire).seen)
-    }
-
-    /// One for all replicas, so that whoever leads owns what the others wrote. The API server takes 128 characters.
-    fn manager(&self) -> String {
-        self.settings.controller.chars().take(128).collect()
     }
 
     /// What came of a write, counted and said.

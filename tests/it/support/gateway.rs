@@ -116,6 +116,11 @@ impl Gateway {
         std::fs::rename(draft, self.folder().join(name)).unwrap();
     }
 
+    /// Where the ops port is.
+    pub fn ops_port(&self) -> SocketAddr {
+        self.server().addresses().ops().unwrap()
+    }
+
     /// The answer of the ops port.
     pub async fn ops(&self, path: &str) -> String {
         client::get(self.server().addresses().ops().unwrap(), "ops", path).await
