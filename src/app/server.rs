@@ -19,7 +19,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,13 @@ const CHANGES: usize = 1024;
 
 /// How long the tunnels may take to answer once we are told to go at once.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long a connection between two requests is left open for one more, whose answer tells it to end. What is in use is used again
+/// within this time; after it a request hardly ever crosses the FIN.
+const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long connections that are still there at the drain timeout have to see their FIN.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How long giving the Lease back may take.
 const RESIGNING: Duration = Duration::from_secs(3);
@@ -164,10 +171,10 @@ impl Server {
         // kube-proxy falls back to endpoints that serve and terminate, and load balancers send new connections long after.
         self.ready.store(self.leaving == Leaving::Cluster, Ordering::Relaxed);
         self.proxy.leave();
-        let ended = || async { tokio::join!(self.registry.emptied(), self.proxy.answered()) };
         let drained = async {
             sleep(self.flags.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0)).await;
             self.proxy.shut_down();
+            let idle_until = Instant::now() + self.leaving.keep_alive_grace();
             let left = self.flags.drain_timeout.0;
             let order = match self.leaving {
                 Leaving::Demo => Order::all_at_once(Reason::Shutdown),
@@ -175,8 +182,11 @@ impl Server {
             };
             let told = self.registry.drain(&order);
             tracing::info!(tunnels = told, "shutting down: every open tunnel is told, one after the other");
-            if timeout(left, ended()).await.is_err() {
+            if timeout(left, self.ended(idle_until)).await.is_err() {
                 tracing::warn!(tunnels = self.registry.len(), "the drain timeout is over: what is still open is cut");
+                self.proxy.part();
+                // Nothing but idle connections can end in this time.
+                let _ = timeout(FAREWELL, self.proxy.closed()).await;
             }
         };
         let drained = async {
@@ -187,7 +197,7 @@ impl Server {
                     self.proxy.shut_down();
                     self.registry.drain(&Order::all_at_once(Reason::Shutdown));
                     // Whoever does not answer in time is cut below.
-                    let _ = timeout(LAST_WORDS, ended()).await;
+                    let _ = timeout(LAST_WORDS, self.ended(Instant::now())).await;
                 }
             }
         };
@@ -209,6 +219,25 @@ impl Server {
         if let Some(writing) = writing {
             // A panic of the writer has been reported by its runtime.
             let _ = writing.await;
+        }
+    }
+}
+
+impl Server {
+    /// Done when there is no tunnel, no request, and then, at `idle_until` or before, no connection between two requests.
+    async fn ended(&self, idle_until: Instant) {
+        self.finished().await;
+        if timeout_at(idle_until, self.proxy.closed()).await.is_err() {
+            self.proxy.part();
+            self.proxy.closed().await;
+        }
+        self.finished().await;
+    }
+
+    /// Done when there is no tunnel and no request, at the same time: the ports are open, and one may become the other.
+    async fn finished(&self) {
+        while !(self.registry.is_empty() && self.proxy.is_answered()) {
+            tokio::join!(self.registry.emptied(), self.proxy.answered());
         }
     }
 }
@@ -245,6 +274,14 @@ enum Leaving {
 }
 
 impl Leaving {
+    /// How long idle connections are left open for one more request.
+    fn keep_alive_grace(self) -> Duration {
+        match self {
+            Leaving::Demo => Duration::ZERO,
+            Leaving::Standalone | Leaving::Cluster => KEEP_ALIVE_GRACE,
+        }
+    }
+
     fn of(source: &Source) -> Self {
         match source {
             Source::Text(_) => Leaving::Demo,

@@ -173,9 +173,12 @@ pub struct Proxy {
     pub pool: Arc<backend::Pool>,
     leaving: AtomicBool,
     shutting_down: AtomicBool,
+    parting: AtomicBool,
     told: Notify,
     /// The HTTP connections that have sent something.
     serving: TaskTracker,
+    /// Those of them that are not between two requests.
+    busy: TaskTracker,
 }
 
 impl Proxy {
@@ -192,8 +195,10 @@ impl Proxy {
             pool: backend::Pool::new(),
             leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
+            parting: AtomicBool::new(false),
             told: Notify::new(),
             serving: TaskTracker::new(),
+            busy: TaskTracker::new(),
         })
     }
 
@@ -207,11 +212,10 @@ impl Proxy {
         self.leaving.load(SeqCst)
     }
 
-    /// From now on answers end their connection, and idle connections end.
+    /// From now on answers end their connection. One that is idle stays: its client may have sent a request that is not here yet.
     pub fn shut_down(&self) {
         self.leave();
         self.shutting_down.store(true, SeqCst);
-        self.told.notify_waiters();
     }
 
     /// Whether [`Proxy::shut_down`] was called.
@@ -219,16 +223,34 @@ impl Proxy {
         self.shutting_down.load(SeqCst)
     }
 
-    /// Done once [`Proxy::shut_down`] was called.
-    pub async fn shutting_down(&self) {
+    /// Idle connections end now, with a FIN: the last word to clients that had nothing to ask.
+    pub fn part(&self) {
+        self.shut_down();
+        self.parting.store(true, SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// Done once [`Proxy::part`] was called.
+    pub async fn parting(&self) {
         let told = self.told.notified();
-        if !self.is_shutting_down() {
+        if !self.parting.load(SeqCst) {
             told.await;
         }
     }
 
-    /// Done when every request that had begun is answered. Clients that never sent anything are not waited for.
+    /// Done when every request that had begun is answered.
     pub async fn answered(&self) {
+        self.busy.close();
+        self.busy.wait().await;
+    }
+
+    /// Whether no request is under way.
+    pub fn is_answered(&self) -> bool {
+        self.busy.is_empty()
+    }
+
+    /// Done when every HTTP connection has ended. Those that never sent anything are not waited for.
+    pub async fn closed(&self) {
         self.serving.close();
         self.serving.wait().await;
     }

@@ -54,9 +54,32 @@ async fn a_silent_client_does_not_hold_the_process() {
     let gateway = Gateway::start(&site("app", "/", &[])).await;
     let mut silent = TcpStream::connect(gateway.http).await.unwrap();
     let mut kept_alive = TcpStream::connect(gateway.http).await.unwrap();
-    kept_alive.write_all(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    kept_alive.write_all(b"HEAD /x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
     head(&mut kept_alive).await;
     gateway.shut_down().await;
     rest(&mut silent).await;
-    rest(&mut kept_alive).await;
+    assert_eq!(rest(&mut kept_alive).await, "", "a FIN, and no reset");
+}
+
+#[tokio::test]
+async fn an_idle_connection_has_one_more_request_while_tunnels_are_told() {
+    let echo = Echo::start("echo").await;
+    let gateway = Gateway::with(&["--drain-timeout", "10s"], &site("app", "/ws", &[echo.at])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/ws").await;
+    text(&mut socket).await;
+    let mut idle = TcpStream::connect(gateway.http).await.unwrap();
+    let ask = b"HEAD /x HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    idle.write_all(ask).await.unwrap();
+    let answer = head(&mut idle).await;
+    assert!(!answer.contains("Connection: close"), "{answer}");
+    let clients = async {
+        // Told, and not answered yet: the shutdown is under way.
+        let told = close_code(&mut socket).await;
+        idle.write_all(ask).await.unwrap();
+        let answer = rest(&mut idle).await;
+        assert!(status(&answer) == 404 && answer.contains("Connection: close\r\n"), "{answer}");
+        assert_eq!(told, 1012);
+        assert!(socket.next().await.is_none());
+    };
+    tokio::join!(gateway.shut_down(), clients);
 }

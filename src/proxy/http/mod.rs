@@ -56,9 +56,10 @@ pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, mut socket: Guarded<So
             continue;
         }
         let more = tokio::select! {
+            // First: a request that has come is answered.
             biased;
-            () = session.proxy.shutting_down() => false,
             more = resting.rest() => more,
+            () = session.proxy.parting() => false,
         };
         if !more {
             return resting.close().await;
@@ -70,6 +71,7 @@ pub async fn serve(proxy: Arc<Proxy>, client: ClientInfo, mut socket: Guarded<So
 impl Session {
     /// Answers requests for as long as they come, to the end of the connection. The socket of one that rests comes back.
     async fn converse(self: &Arc<Self>, socket: Guarded<Socket>) -> Option<Guarded<Socket>> {
+        let _busy = self.proxy.busy.token();
         *self.left.lock() = Left::Closed;
         // Boxed a request: a connection that waits for its next one holds nothing of the last.
         let service = service_fn(|request| Box::pin(Arc::clone(self).serve(request)));
@@ -87,7 +89,7 @@ impl Session {
                 Poll::Pending if self.phase.get() == Phase::Rest => Poll::Ready(None),
                 ended => ended.map(Some),
             }) => ended,
-            () = self.proxy.shutting_down() => {
+            () = self.proxy.parting() => {
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 Some((&mut connection).await)
             }

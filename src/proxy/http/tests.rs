@@ -230,9 +230,28 @@ async fn load_balancers_are_told_of_the_shutdown() {
     let answer = client.until("shutting down\n").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && !answer.contains("Connection: close"), "{answer}");
     gateway.proxy.shut_down();
-    assert_eq!(client.rest().await, "", "an idle connection ends");
-    let answer = gateway.ask(ask).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Connection: close\r\n"), "{answer}");
+    client.send(ask).await;
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Connection: close\r\n"), "an idle connection has one more: {answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_end_last_and_what_comes_at_that_moment_is_answered() {
+    let gateway = gateway_with(location(Action::Unavailable), &[], Settings::default()).await;
+    let ask = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (mut idle, mut late) = (gateway.client().await, gateway.client().await);
+    for client in [&mut idle, &mut late] {
+        client.send(ask).await;
+        client.until("says why\n").await;
+    }
+    gateway.proxy.shut_down();
+    gateway.proxy.answered().await;
+    late.send(ask).await;
+    gateway.proxy.part();
+    assert_eq!(idle.rest().await, "");
+    let answer = late.rest().await;
+    assert!(answer.is_empty() || answer.contains("Connection: close\r\n"), "{answer}");
+    gateway.proxy.closed().await;
 }
 
 #[tokio::test]
