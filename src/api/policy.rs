@@ -350,7 +350,7 @@ pub struct Drain {
     #[schemars(range(min = 1, max = 1_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_second: Option<u32>,
-    /// Clients of a backend that vanished are told within this time instead of at once. [default: 0s]
+    /// Clients of a backend that vanished are told at random moments within this time instead of at once; what they send meanwhile is lost. A drain or the end of Carrick cuts it short. At layer 4, where the end of a backend looks like any other, every FIN of a backend that comes before the client's is passed on so late. [default: 0s]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_spread: Option<Duration>,
     /// What becomes of tunnels when their endpoint leaves the Service while its pod lives. [default: Keep]

@@ -157,6 +157,9 @@ pub struct Drain {
     pub start: Option<Duration>,
     /// At most so many closes a second.
     pub max_per_second: Option<u32>,
+    /// Clients of a backend that vanished are told within this time; `None` is at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_spread: Option<Duration>,
     /// What becomes of tunnels whose endpoint leaves its Service while its pod lives.
     pub on_endpoint_removed: OnRemoved,
     /// What becomes of tunnels whose Service the route no longer lists.
@@ -166,6 +169,11 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// How long after its backend one client is told; `share`, 0 to 1, says where within the spread.
+    pub fn client_delay(&self, share: f64) -> Duration {
+        self.client_spread.map_or(Duration::ZERO, |spread| spread.mul_f64(share.clamp(0.0, 1.0)))
+    }
+
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -99,7 +99,17 @@ fn opening(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, 
         metrics: Arc::clone(&served.metrics),
         log: proxy.access.handshake(&handshake),
     };
-    Opening { identity, began, kind: Kind::Tcp, idle: route.idle, max_age: None, frames: None, from_client, from_backend: Bytes::new() }
+    Opening {
+        identity,
+        began,
+        kind: Kind::Tcp,
+        idle: route.idle,
+        max_age: None,
+        client_delay: route.drain.client_delay(fastrand::f64()),
+        frames: None,
+        from_client,
+        from_backend: Bytes::new(),
+    }
 }
 
 /// Over TLS the client is told that this is the end; a bare socket says so by being closed.

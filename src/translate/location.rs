@@ -248,6 +248,7 @@ pub(super) fn drain(spec: Option<&api::Drain>) -> Drain {
         },
         start: spec.start.map(|start| start.0),
         max_per_second: spec.max_per_second,
+        client_spread: spec.client_spread.and_then(api::Duration::non_zero),
         on_endpoint_removed: removed(spec.on_endpoint_removed),
         on_backend_removed: removed(spec.on_backend_removed),
         keep_on_route_removed: spec.on_route_removed == Some(api::OnRemoved::Keep),

@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Access, Drain, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
+use crate::api::{Access, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,6 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
         fields.extend(load_balancing(policy.load_balancing.as_ref()));
         fields.extend(given("affinity", policy.affinity.as_ref()));
         fields.extend(given("healthCheck", policy.health_check.as_ref()));
-        fields.extend(drain(policy.drain.as_ref()));
         fields.extend(timeouts(policy.timeouts.as_ref()));
     }
     fields
@@ -32,7 +31,6 @@ pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
     fields.extend(load_balancing(tcp.load_balancing.as_ref()));
     fields.extend(given("affinity", tcp.affinity.as_ref()));
     fields.extend(given("healthCheck", tcp.health_check.as_ref()));
-    fields.extend(drain(tcp.drain.as_ref()));
     fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
     fields
 }
@@ -43,11 +41,6 @@ fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Optio
 
 fn guards(limits: Option<&Limits>, access: Option<&Access>) -> Vec<&'static str> {
     [given("limits", limits), given("access", access)].into_iter().flatten().collect()
-}
-
-fn drain(field: Option<&Drain>) -> Vec<&'static str> {
-    let spread = field.and_then(|drain| drain.client_spread).is_some_and(|spread| spread.non_zero().is_some());
-    named([(spread, "drain.clientSpread")])
 }
 
 fn load_balancing(field: Option<&LoadBalancing>) -> Vec<&'static str> {
@@ -90,7 +83,7 @@ mod tests {
             "limits": {"connections": 5},
             "access": {"allow": ["10.0.0.0/8"]},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 10);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 9);
         assert_eq!(fields(policy, Serves::Itself), ["limits", "access"]);
     }
 

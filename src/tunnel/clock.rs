@@ -34,7 +34,7 @@ impl Tick {
 pub(super) struct Clock(Instant);
 
 impl Clock {
-    /// Tick 0 is now.
+    /// Tick 1 is now, so that tick 0 is before everything.
     pub(super) fn start() -> Self {
         Self(Instant::now())
     }
@@ -47,12 +47,12 @@ impl Clock {
     /// The tick that runs at `instant`.
     pub(super) fn tick(self, instant: Instant) -> Tick {
         let ticks = instant.saturating_duration_since(self.0).as_millis() / TICK.as_millis();
-        Tick(u32::try_from(ticks).unwrap_or(u32::MAX))
+        Tick(u32::try_from(ticks).map_or(u32::MAX, |ticks| ticks.saturating_add(1)))
     }
 
     /// When `tick` begins.
     pub(super) fn instant(self, tick: Tick) -> Instant {
-        self.0 + TICK * tick.0
+        self.0 + TICK * tick.0.saturating_sub(1)
     }
 }
 

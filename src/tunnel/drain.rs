@@ -95,6 +95,11 @@ impl Order {
         from + self.until.saturating_duration_since(from).mul_f64(share.clamp(0.0, 1.0))
     }
 
+    /// How long a tunnel may wait for a place for its Close when its turn comes: until the order is over.
+    pub fn patience(&self, turn: Instant) -> Duration {
+        self.until.saturating_duration_since(turn)
+    }
+
     fn duration(&self) -> Duration {
         self.until.saturating_duration_since(self.from)
     }

@@ -55,23 +55,38 @@ pub(super) enum State {
     Closing,
 }
 
-/// A turn to be closed and its reason in one word, so that the earliest of several orders wins with its own reason.
+/// A turn to be closed, the patience that it has, and its reason in one word, so that the earliest of several orders wins with its own.
 #[derive(Clone, Copy, Debug)]
 struct Slot(u64);
+
+/// An order whose turn has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ordered {
+    pub(super) reason: Reason,
+    /// How long a place for the Close may be waited for.
+    pub(super) patience: Duration,
+}
 
 impl Slot {
     const NEVER: Slot = Slot(u64::MAX);
 
-    fn new(tick: Tick, reason: Reason) -> Self {
-        Self(u64::from(tick.0) << 8 | reason as u64)
+    /// The longest patience, in seconds: 24 bits of them are half a year.
+    const PATIENCE: u32 = (1 << 24) - 1;
+
+    fn new(turn: Tick, patience: Duration, reason: Reason) -> Self {
+        // A kill is before every turn: it reaches a tunnel that is closing already.
+        let turn = if reason == Reason::Killed { Tick(0) } else { turn };
+        let patience = u32::try_from(patience.as_secs()).unwrap_or(Self::PATIENCE).min(Self::PATIENCE);
+        Self(u64::from(turn.0) << 32 | u64::from(patience) << 8 | reason as u64)
     }
 
-    fn tick(self) -> Tick {
-        Tick(u32::try_from(self.0 >> 8).unwrap_or(u32::MAX))
+    fn turn(self) -> Tick {
+        Tick((self.0 >> 32) as u32)
     }
 
-    fn reason(self) -> Reason {
-        Reason::of(self.0 as u8).unwrap_or(Reason::Shutdown)
+    fn ordered(self) -> Ordered {
+        let patience = Duration::from_secs(self.0 >> 8 & u64::from(Self::PATIENCE));
+        Ordered { reason: Reason::of(self.0 as u8).unwrap_or(Reason::Shutdown), patience }
     }
 }
 
@@ -147,9 +162,9 @@ impl Entry {
         down.settle(&metrics.frames_to_client, &metrics.bytes_to_client);
     }
 
-    /// Orders the tunnel to close at `slot`, if that is sooner than what it was ordered before, and wakes it.
-    pub(super) fn order(&self, slot: Tick, reason: Reason) {
-        let slot = Slot::new(slot, reason);
+    /// Orders the tunnel to close at its turn, if that is sooner than what it was ordered before, and wakes it.
+    pub(super) fn order(&self, turn: Tick, patience: Duration, reason: Reason) {
+        let slot = Slot::new(turn, patience, reason);
         if self.slot.fetch_min(slot.0, Ordering::AcqRel) > slot.0 {
             self.waker.wake();
         }
@@ -157,12 +172,17 @@ impl Entry {
 
     /// When the tunnel is to close, if it is.
     pub(super) fn slot(&self) -> Tick {
-        Slot(self.slot.load(Ordering::Acquire)).tick()
+        Slot(self.slot.load(Ordering::Acquire)).turn()
     }
 
-    /// Why it is to close.
-    pub(super) fn ordered_reason(&self) -> Reason {
-        Slot(self.slot.load(Ordering::Acquire)).reason()
+    /// Why it is to close, and how patiently.
+    pub(super) fn ordered(&self) -> Ordered {
+        Slot(self.slot.load(Ordering::Acquire)).ordered()
+    }
+
+    /// Whether it is to end now, whatever it does.
+    pub(super) fn is_killed(&self) -> bool {
+        self.slot() == Tick(0)
     }
 
     /// It closes; only the first word counts.

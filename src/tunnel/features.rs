@@ -76,6 +76,11 @@ impl Features {
         self.gates[from as usize].as_mut()
     }
 
+    /// The frames of a side are looked at no more: after a fault it is not known where they begin.
+    pub(super) fn lift_gate(&mut self, from: Side) {
+        self.gates[from as usize] = None;
+    }
+
     /// Something came from a side.
     pub(super) fn heard(&mut self, side: Side, now: Tick) {
         if let Some(asker) = &mut self.askers[side as usize] {

@@ -72,6 +72,8 @@ pub enum Until {
     Message,
     /// To the first byte of a Close.
     Close,
+    /// To the end of a Close: nothing may follow it (RFC 6455 section 5.5.1).
+    Closed,
 }
 
 /// What passed, by opcode.
@@ -135,6 +137,7 @@ impl FrameTracker {
         match until {
             Until::Frame => self.between_frames(),
             Until::Message => self.between_messages(),
+            Until::Closed => self.closed(),
             Until::End | Until::Close => false,
         }
     }

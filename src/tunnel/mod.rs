@@ -87,6 +87,8 @@ pub struct Opening {
     pub idle: Option<Duration>,
     /// It is closed at this age; `None` is never.
     pub max_age: Option<Duration>,
+    /// How long after a backend that vanishes its client is told; each client has its own.
+    pub client_delay: Duration,
     /// What is asked of its frames; `None` is nothing.
     pub frames: Option<Arc<Frames>>,
     /// Read from the client already, not yet sent to the backend.

@@ -145,9 +145,13 @@ impl Registry {
     pub(super) fn give_turns(&self, order: &Order, mut entries: Vec<Arc<Entry>>) -> usize {
         entries.sort_unstable_by_key(|entry| entry.id);
         for (index, entry) in entries.iter().enumerate() {
-            entry.order(self.clock.tick(order.turn(index, entries.len())), order.reason);
+            self.give(entry, order.turn(index, entries.len()), order);
         }
         entries.len()
+    }
+
+    fn give(&self, entry: &Entry, turn: Instant, order: &Order) {
+        entry.order(self.clock.tick(turn), order.patience(turn), order.reason);
     }
 
     /// A handshake that was under way when an order was given opens its tunnel a while after it.
@@ -176,7 +180,7 @@ impl Registry {
         let (location, endpoint) = (&entry.identity.location, &entry.identity.lease.endpoint().key);
         let meant = |standing: &&Standing| standing.holds_for(began) && standing.order.filter.takes(location, endpoint);
         for Standing { order, .. } in self.standing.read().iter().filter(meant) {
-            entry.order(self.clock.tick(order.late_turn(Instant::now(), fastrand::f64())), order.reason);
+            self.give(&entry, order.late_turn(Instant::now(), fastrand::f64()), order);
         }
         entry
     }

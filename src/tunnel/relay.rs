@@ -24,7 +24,7 @@ use super::{
     Kind, Opening, Socket,
     clock::Tick,
     close::{Closing, Goodbye, Reason, Sink, Source, other},
-    entry::Entry,
+    entry::{Entry, Ordered},
     features::{Due, Features},
     frame::Tally,
     registry::Registry,
@@ -92,14 +92,14 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
 impl Relay {
     /// Enters the tunnel into the registry.
     pub(super) fn new(registry: &Arc<Registry>, opening: Opening, client: Socket, backend: Socket) -> Self {
-        let Opening { identity, began, kind, idle, max_age, frames, from_client, from_backend } = opening;
+        let Opening { identity, began, kind, idle, max_age, client_delay, frames, from_client, from_backend } = opening;
         let entry = registry.enter(identity, began);
         let now = registry.now();
         let (closing, features) = match kind {
             Kind::WebSocket { reconnect_code, extensions } => {
-                (Closing::websocket(reconnect_code), frames.map(|frames| Features::new(&frames, extensions, now)))
+                (Closing::websocket(reconnect_code, client_delay), frames.map(|frames| Features::new(&frames, extensions, now)))
             }
-            Kind::Opaque | Kind::Tcp => (Closing::opaque(), None),
+            Kind::Opaque | Kind::Tcp => (Closing::opaque(client_delay), None),
         };
         let mut relay = Self {
             sockets: [client, backend],
@@ -153,15 +153,25 @@ impl Relay {
 
     /// When there may be something due: cheap, and never too late.
     fn deadline_to_check(&self) -> Tick {
-        if self.closing.is_open() { self.armed.min(self.entry.slot()) } else { self.closing.deadline() }
+        if self.closing.is_open() { self.armed.min(self.entry.slot()) } else { self.deadline() }
     }
 
     fn deadline(&self) -> Tick {
-        if !self.closing.is_open() {
-            return self.closing.deadline();
+        let closing = self.closing.deadline();
+        if self.closing.is_open() {
+            let asking = self.features.as_ref().map_or(Tick::NEVER, |features| features.deadline());
+            self.ordered_at().min(self.idle_until()).min(asking)
+        } else if self.closing.takes_orders() {
+            closing.min(self.ordered_at())
+        } else if self.entry.is_killed() {
+            Tick(0)
+        } else {
+            closing
         }
-        let asking = self.features.as_ref().map_or(Tick::NEVER, |features| features.deadline());
-        self.idle_until().min(self.old).min(self.entry.slot()).min(asking)
+    }
+
+    fn ordered_at(&self) -> Tick {
+        self.old.min(self.entry.slot())
     }
 
     fn idle_until(&self) -> Tick {
@@ -172,14 +182,15 @@ impl Relay {
         if self.deadline() > now {
             return;
         }
-        let goodbye = if !self.closing.is_open() {
+        let goodbye = if self.entry.slot() <= now && (self.closing.takes_orders() || self.entry.is_killed()) {
+            let Ordered { reason, patience } = self.entry.ordered();
+            self.closing.order(reason, patience, now)
+        } else if self.old <= now && self.closing.takes_orders() {
+            self.closing.order(Reason::MaxAge, Duration::ZERO, now)
+        } else if !self.closing.is_open() {
             self.closing.expired(now)
-        } else if self.entry.slot() <= now {
-            self.closing.order(self.entry.ordered_reason(), now)
-        } else if self.old <= now {
-            self.closing.order(Reason::MaxAge, now)
         } else if self.idle_until() <= now {
-            self.closing.order(Reason::Idle, now)
+            self.closing.order(Reason::Idle, Duration::ZERO, now)
         } else {
             match self.features.as_mut().and_then(|features| features.due(now)) {
                 Some(Due::Silent(side)) => self.closing.silent(side, now),

@@ -233,7 +233,7 @@ fn state(entry: &Entry) -> State {
 
 /// When it is to be closed by us, and why.
 fn ordered(entry: &Entry) -> Option<(Tick, Reason)> {
-    Some((entry.slot(), entry.ordered_reason())).filter(|(slot, _)| *slot != Tick::NEVER)
+    Some((entry.slot(), entry.ordered().reason)).filter(|(slot, _)| *slot != Tick::NEVER)
 }
 
 fn row(entry: &Entry, now: Tick) -> Row {

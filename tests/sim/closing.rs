@@ -2,6 +2,8 @@
 //!
 //! What each side must have received at the end follows from what the other sent and from nothing else.
 
+use std::time::Duration;
+
 use carrick::{
     telemetry::metrics::Side,
     tunnel::{
@@ -17,6 +19,8 @@ use super::{for_seeds, stream::Stream};
 const RECONNECT: u16 = 1012;
 /// Boundary, client, backend, linger: 5 s each, in ticks of 50 ms, and some for rounding.
 const LONGEST_GOODBYE: u32 = 4 * 100 + 20;
+/// What a client may wait for its moment.
+const LONGEST_DELAY: u32 = 30 * 20;
 
 /// What a peer does when its stream is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +79,13 @@ struct World {
 
 impl World {
     fn new(rng: &mut Rng) -> Self {
+        Self::spread(rng, Duration::ZERO)
+    }
+
+    /// With a client that is told so long after its backend.
+    fn spread(rng: &mut Rng, delay: Duration) -> Self {
         let peers = [Peer::random(rng, true), Peer::random(rng, false)];
-        Self { closing: Closing::websocket(RECONNECT), peers, now: Tick(1), ordered: false, begun: None }
+        Self { closing: Closing::websocket(RECONNECT, delay), peers, now: Tick(1), ordered: false, begun: None }
     }
 
     fn write(&mut self, to: Side, bytes: &[u8]) {
@@ -90,7 +99,7 @@ impl World {
 
     fn say(&mut self, goodbye: Option<Goodbye>, rng: &mut Rng) {
         let Some(goodbye) = goodbye else { return };
-        assert_eq!(goodbye.code, if goodbye.to == Side::Client { RECONNECT } else { 1001 });
+        assert!(codes(goodbye.to).contains(&goodbye.code), "{goodbye:?}");
         self.write(goodbye.to, &goodbye.frame(rng.u32(..).to_ne_bytes()));
     }
 
@@ -140,7 +149,7 @@ impl World {
     fn order(&mut self, rng: &mut Rng) {
         self.ordered = true;
         self.begun.get_or_insert(self.now);
-        let goodbye = self.closing.order(Reason::Shutdown, self.now);
+        let goodbye = self.closing.order(Reason::Shutdown, Duration::ZERO, self.now);
         self.say(goodbye, rng);
     }
 
@@ -180,7 +189,7 @@ impl World {
                 self.order(rng);
             }
             if let Some(begun) = self.begun.filter(|_| !self.closing.is_open()) {
-                let most = begun.0.saturating_add(LONGEST_GOODBYE * 3);
+                let most = begun.0.saturating_add(LONGEST_GOODBYE * 3 + LONGEST_DELAY);
                 assert!(self.now.0 <= most, "still there {} ticks after its end began", self.now.0 - begun.0);
             }
         }
@@ -211,8 +220,12 @@ fn ours(to: Side, bytes: &[u8]) -> Option<u16> {
     let (mut tracker, mut tally) = (FrameTracker::default(), Tally::default());
     tracker.advance(bytes, Until::End, &mut tally);
     let whole = tracker.closed() && tracker.between_frames() && tally.frames.iter().sum::<u32>() == 1;
-    let expected = if masked { 1001 } else { RECONNECT };
-    (whole && (bytes[1] & 0x80 != 0) == masked).then_some(tracker.close_code()?).filter(|code| *code == expected)
+    (whole && (bytes[1] & 0x80 != 0) == masked).then_some(tracker.close_code()?).filter(|code| codes(to).contains(code))
+}
+
+/// What we may say to a side: a client that says Close while it waits for ours gets its own code back.
+fn codes(to: Side) -> &'static [u16] {
+    if to == Side::Client { &[RECONNECT, 4000, 1000] } else { &[1001] }
 }
 
 fn other(side: Side) -> Side {
@@ -222,7 +235,8 @@ fn other(side: Side) -> Side {
 #[test]
 fn every_side_gets_a_prefix_and_at_most_one_goodbye() {
     for_seeds(3_000, |rng| {
-        let mut world = World::new(rng);
+        let delay = Duration::from_secs(rng.u64(..4) * 10);
+        let mut world = World::spread(rng, delay);
         world.live(rng);
         for to in Side::ALL {
             let (passed, ours) = world.split(to);
@@ -314,7 +328,7 @@ fn an_order_lets_the_client_finish_its_sentence() {
 
 #[test]
 fn a_client_that_takes_nothing_is_not_told() {
-    let mut closing = Closing::websocket(1012);
+    let mut closing = Closing::websocket(1012, Duration::ZERO);
     closing.unwritable(Side::Client);
-    assert_eq!(closing.order(Reason::Shutdown, Tick(0)).map(|said| said.to), Some(Side::Backend));
+    assert_eq!(closing.order(Reason::Shutdown, Duration::ZERO, Tick(0)).map(|said| said.to), Some(Side::Backend));
 }

@@ -6,7 +6,7 @@ pub mod handshake;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -171,6 +171,7 @@ impl Switch {
             kind: self.kind,
             idle: spec.and_then(|spec| spec.timeouts.idle),
             max_age: websocket.and_then(|websocket| websocket.max_age).map(|limit| limit.draw(fastrand::f64())),
+            client_delay: spec.map_or(Duration::ZERO, |spec| spec.drain.client_delay(fastrand::f64())),
             frames: websocket.and_then(|websocket| websocket.frames.clone()),
             from_client: tunnelled.from_client,
             from_backend,

@@ -7,7 +7,8 @@
 //!            order          a boundary            the client's Close        its Close
 //!   Open ────────► Boundary ──────────► Client ───────────────────► Backend ─────────► Lingering ──► done
 //!    │ │ backend vanished                 ▲                            ▲                   ▲
-//!    │ └──────────────────────────────────┘      client vanished       │                   │
+//!    │ ├──────────────────────────────────┤                            │                   │
+//!    │ └─► Held ── its moment, an order ──┘      client vanished       │                   │
 //!    ├─────────────────────────────────────────────────────────────────┘                   │
 //!    └── both have said Close, or one is gone after it ──► Parting ── 5 s ─────────────────┘
 //! ```
@@ -28,6 +29,10 @@ use crate::telemetry::metrics::{Initiator, Side};
 const WAIT: Duration = Duration::from_secs(5);
 /// How long the end of a message is preferred to the end of a frame: a client that gets half a message and a Close reports an error.
 const MESSAGE_WAIT: Duration = Duration::from_secs(1);
+/// How long a reader may draw out its last bytes, however steadily it takes them.
+const LAST_BYTES: Duration = Duration::from_secs(600);
+/// The answer to a Close whose code no endpoint may send (RFC 6455 section 7.4).
+const NORMAL: u16 = 1000;
 /// Going away: what the backend sees in every close that we start.
 const GOING_AWAY: u16 = 1001;
 
@@ -43,6 +48,8 @@ enum Passing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
+    /// The backend vanished; the client is told in its own time, so that not all of them come back at once.
+    Held,
     /// We mean to say Close to the client and wait for a place to.
     Boundary,
     /// The client was told; its answer is waited for, and what it sends before passes.
@@ -83,10 +90,14 @@ pub struct Closing {
     stage: Stage,
     frames: bool,
     reconnect_code: u16,
+    /// How long after its backend the client is told, in milliseconds.
+    client_delay: u32,
     /// Until when the message boundary is preferred.
     patience: Tick,
     /// When this stage is given up.
     limit: Tick,
+    /// When even a reader that goes on taking its last bytes is.
+    last_bytes: Tick,
     by: Option<Initiator>,
     reason: Option<Reason>,
     unclean: Option<Unclean>,
@@ -94,25 +105,28 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// For WebSocket frames. The code tells a client to come back.
-    pub fn websocket(reconnect_code: u16) -> Self {
-        Self::new(true, reconnect_code, FrameTracker::default())
+    /// For WebSocket frames. The code tells a client to come back; one whose backend vanished is told after `client_delay`.
+    pub fn websocket(reconnect_code: u16, client_delay: Duration) -> Self {
+        Self::new(true, reconnect_code, client_delay, FrameTracker::default())
     }
 
-    /// For bytes that are no frames: nobody is told anything but by FIN, and one direction may end before the other.
-    pub fn opaque() -> Self {
-        Self::new(false, 0, FrameTracker::opaque())
+    /// For bytes that are no frames: nobody is told anything but by FIN, and one direction may end before the other. The backend's end
+    /// reaches the client after `client_delay`.
+    pub fn opaque(client_delay: Duration) -> Self {
+        Self::new(false, 0, client_delay, FrameTracker::opaque())
     }
 
-    fn new(frames: bool, reconnect_code: u16, tracker: FrameTracker) -> Self {
+    fn new(frames: bool, reconnect_code: u16, client_delay: Duration, tracker: FrameTracker) -> Self {
         let lane = || Lane { tracker: tracker.clone(), source: Source::Open, sink: Sink::Open, passing: Passing::All, seen: Seen::Nothing };
         Self {
             lanes: [lane(), lane()],
             stage: Stage::Open,
             frames,
             reconnect_code,
+            client_delay: u32::try_from(client_delay.as_millis()).unwrap_or(u32::MAX),
             patience: Tick::NEVER,
             limit: Tick::NEVER,
+            last_bytes: Tick::NEVER,
             by: None,
             reason: None,
             unclean: None,
@@ -126,7 +140,10 @@ impl Closing {
         let closed = lane.tracker.closed();
         let mut verdict = Verdict { pass: 0, say: None };
         match lane.passing {
-            Passing::All => verdict.pass = lane.tracker.advance(chunk, Until::End, tally),
+            Passing::All => {
+                verdict.pass = lane.tracker.advance(chunk, Until::Closed, tally);
+                lane.tracker.advance(&chunk[verdict.pass..], Until::End, &mut Tally::default());
+            }
             Passing::Nothing => _ = lane.tracker.advance(chunk, Until::End, &mut Tally::default()),
             Passing::Until(until) => {
                 verdict.pass = lane.tracker.advance(chunk, until, tally);
@@ -139,7 +156,8 @@ impl Closing {
             }
         }
         if !closed && self.lanes[from as usize].tracker.closed() {
-            self.closed_by(from, now);
+            let answer = self.closed_by(from, now);
+            verdict.say = verdict.say.or(answer);
         }
         verdict
     }
@@ -153,25 +171,22 @@ impl Closing {
         let lane = &self.lanes[from as usize];
         let goodbye_said = lane.tracker.closed() || lane.seen != Seen::Nothing;
         match (self.stage, from) {
-            (Stage::Lingering, _) => None,
-            _ if !self.frames => {
-                self.opaque_ended(from, how, now);
-                None
-            }
-            _ if !goodbye_said => self.vanished(from, now),
+            (Stage::Lingering, _) | (Stage::Held, Side::Backend) => {}
+            // Nobody is left to be told.
+            (Stage::Held, Side::Client) => self.finish_both(now),
+            _ if !self.frames => self.opaque_ended(from, how, now),
+            (_, Side::Client) if !goodbye_said => return self.client_vanished(now),
+            (_, Side::Backend) if !goodbye_said => return self.backend_vanished(now),
             // It has seen our Close and is gone: there is no answer to wait for.
-            (Stage::Backend, Side::Backend) => {
-                self.finish_both(now);
-                None
-            }
+            (Stage::Backend, Side::Backend) => self.finish_both(now),
             (Stage::Open | Stage::Parting, _) => {
                 self.finish(other(from));
                 self.enter(Stage::Parting, now);
-                None
             }
             // The other one's answer is waited for, whatever this one does.
-            (Stage::Boundary | Stage::Client | Stage::Backend, _) => None,
+            (Stage::Boundary | Stage::Client | Stage::Backend, _) => {}
         }
+        None
     }
 
     /// Writing to a side failed. What it sent before can still be read.
@@ -181,45 +196,49 @@ impl Closing {
         lane.passing = Passing::Nothing;
     }
 
-    /// The proxy wants the tunnel closed. Without effect on one that is closing already.
-    pub fn order(&mut self, reason: Reason, now: Tick) -> Option<Goodbye> {
-        if self.stage != Stage::Open {
+    /// The proxy wants the tunnel closed; a place for the Close may be waited for as long as `patience`, where that is more than usual.
+    /// Without effect on one that is closing already, but that a client who was to be told later is told now.
+    pub fn order(&mut self, reason: Reason, patience: Duration, now: Tick) -> Option<Goodbye> {
+        match self.stage {
+            _ if reason == Reason::Killed => self.cut = true,
+            Stage::Open => {}
+            Stage::Held => return self.moment(now),
+            _ => return None,
+        }
+        if self.lanes.iter().any(|lane| lane.tracker.closed()) && !self.cut {
+            // One of the two has said Close: it is that side's closing.
+            self.enter(Stage::Parting, now);
             return None;
         }
         self.by.get_or_insert(Initiator::Proxy);
         self.reason = Some(reason);
-        if reason == Reason::Killed {
-            self.cut = true;
-            return None;
-        }
-        if !self.frames {
-            self.finish_both(now);
-        } else if self.lanes.iter().any(|lane| lane.tracker.closed()) {
-            self.enter(Stage::Parting, now);
-        } else if self.lane(Side::Backend).sink != Sink::Open {
+        match self.lanes[Side::Backend as usize].sink {
+            _ if self.cut => None,
+            _ if !self.frames => {
+                self.finish_both(now);
+                None
+            }
+            Sink::Open => self.await_boundary(patience, now),
             // A client that takes nothing can't be told.
-            return self.tell_backend(now);
-        } else {
-            self.lane(Side::Backend).passing = Passing::Until(Until::Message);
-            self.patience = now.after(MESSAGE_WAIT);
-            self.enter(Stage::Boundary, now);
-            if self.lane(Side::Backend).tracker.between_messages() {
-                return self.take_turn(Side::Backend, now);
-            }
-            if self.lane(Side::Backend).tracker.is_lost() {
-                self.give_up_boundary(now);
-            }
+            Sink::Ending | Sink::Shut | Sink::Broken => self.tell_backend(now),
         }
-        None
     }
 
-    /// The client did what it may not: nothing more of it passes, and it hears why.
+    /// The client did what it may not: nothing more of it passes, and it hears why, unless it was told something else before.
     pub fn fault(&mut self, reason: Reason, now: Tick) -> Option<Goodbye> {
-        if self.stage != Stage::Open {
-            return None;
+        let said = self.lanes[Side::Client as usize].tracker.closed();
+        if !said {
+            self.lane(Side::Client).passing = Passing::Nothing;
         }
-        self.lane(Side::Client).passing = Passing::Nothing;
-        self.order(reason, now)
+        match self.stage {
+            Stage::Open => self.order(reason, Duration::ZERO, now),
+            Stage::Boundary => {
+                self.reason = Some(reason);
+                None
+            }
+            Stage::Client => self.tell_backend(now),
+            Stage::Held | Stage::Backend | Stage::Parting | Stage::Lingering => None,
+        }
     }
 
     /// A side does not answer: it is as if it were gone.
@@ -251,6 +270,7 @@ impl Closing {
         }
         match self.stage {
             Stage::Open => {}
+            Stage::Held => return self.moment(now),
             Stage::Boundary => self.give_up_boundary(now),
             Stage::Client => {
                 self.unclean.get_or_insert(Unclean::CloseTimeout);
@@ -273,8 +293,8 @@ impl Closing {
     pub fn delivered(&mut self, to: Side, now: Tick) {
         let lane = self.lane(other(to));
         let last_bytes = lane.passing == Passing::Nothing || lane.source != Source::Open;
-        if last_bytes && !matches!(self.stage, Stage::Open | Stage::Boundary) {
-            self.limit = now.after(WAIT);
+        if last_bytes && !matches!(self.stage, Stage::Open | Stage::Held | Stage::Boundary) {
+            self.limit = now.after(WAIT).min(self.last_bytes);
         }
     }
 
@@ -303,6 +323,11 @@ impl Closing {
     /// Whether the tunnel is neither closed nor closing.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// Whether an order still changes anything: it is open, or its client is to be told later.
+    pub fn takes_orders(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Held)
     }
 
     /// Whether a frame may follow what came from a side.
@@ -363,6 +388,23 @@ impl Closing {
     fn enter(&mut self, stage: Stage, now: Tick) {
         self.stage = stage;
         self.limit = now.after(WAIT);
+        self.last_bytes = self.last_bytes.min(now.after(LAST_BYTES));
+    }
+
+    /// The client is told at the end of what passes now.
+    fn await_boundary(&mut self, patience: Duration, now: Tick) -> Option<Goodbye> {
+        self.enter(Stage::Boundary, now);
+        self.limit = now.after(WAIT.max(patience));
+        self.patience = now.after(MESSAGE_WAIT);
+        let down = self.lane(Side::Backend);
+        down.passing = Passing::Until(Until::Message);
+        if down.tracker.between_messages() {
+            return self.take_turn(Side::Backend, now);
+        }
+        if down.tracker.is_lost() {
+            self.give_up_boundary(now);
+        }
+        None
     }
 
     /// The place that a lane waited for has come: the other side is told, and the lane carries no more.
@@ -386,10 +428,15 @@ impl Closing {
             (Side::Client, Some(reason)) => (reason.fault().unwrap_or(self.reconnect_code), reason.text()),
             (Side::Client, None) => (self.reconnect_code, "backend is gone"),
         };
-        let lane = self.lane(other(to));
+        self.put(Goodbye { to, code, reason })
+    }
+
+    /// Nothing passes after a Close.
+    fn put(&mut self, goodbye: Goodbye) -> Goodbye {
+        let lane = self.lane(other(goodbye.to));
         lane.passing = Passing::Nothing;
-        lane.seen = Seen::Ours(code);
-        Goodbye { to, code, reason }
+        lane.seen = Seen::Ours(goodbye.code);
+        goodbye
     }
 
     /// Says 1001 to the backend where that can be done and makes sense, and waits for its answer.
@@ -415,7 +462,7 @@ impl Closing {
     }
 
     /// A Close of a side is complete.
-    fn closed_by(&mut self, from: Side, now: Tick) {
+    fn closed_by(&mut self, from: Side, now: Tick) -> Option<Goodbye> {
         let passed = self.lane(from).passing != Passing::Nothing;
         if passed {
             self.lane(from).seen = Seen::Theirs;
@@ -423,48 +470,125 @@ impl Closing {
         }
         match (self.stage, from) {
             (Stage::Open, _) if self.lane(other(from)).tracker.closed() => self.enter(Stage::Parting, now),
+            (Stage::Held, Side::Client) => return self.answer_client(now),
+            // The backend hears nothing of a client at fault but from us.
+            (Stage::Boundary, Side::Backend) if passed && self.lane(Side::Client).passing == Passing::Nothing => {
+                return self.tell_backend(now);
+            }
             // A side's own Close went through before the boundary we waited for: it is that side's closing then.
             (Stage::Boundary, _) if passed => {
+                self.by = Some(initiator(from));
+                self.reason = None;
                 self.lane(Side::Backend).passing = Passing::All;
                 self.enter(Stage::Parting, now);
             }
             (Stage::Backend, Side::Backend) => self.finish_both(now),
+            // Its own Close was on its way already when ours was said: the backend has seen it whole, and may answer.
+            (Stage::Client, Side::Client) if passed => {
+                self.finish(Side::Client);
+                self.await_backend(now);
+            }
             // A client whose bytes go nowhere any more has answered.
             (Stage::Client, Side::Client) => self.finish_both(now),
             _ => {}
         }
+        None
     }
 
-    /// A side is gone without a Close: the other is told at a frame boundary, else by FIN alone.
-    fn vanished(&mut self, from: Side, now: Tick) -> Option<Goodbye> {
-        if self.by.is_none() {
-            self.by = Some(initiator(from));
-            self.unclean.get_or_insert(match from {
-                Side::Client => Unclean::ClientGone,
-                Side::Backend => Unclean::BackendGone,
-            });
+    /// The backend has seen the last of the client: its answer is waited for, if there is to be one.
+    fn await_backend(&mut self, now: Tick) {
+        let down = self.lane(Side::Backend);
+        if down.tracker.closed() || down.source != Source::Open {
+            return self.finish_both(now);
         }
-        let to = other(from);
-        let to_said_close = self.lane(to).seen == Seen::Theirs;
-        let to_is_there = self.lane(to).source == Source::Open && self.lane(from).sink == Sink::Open;
-        let can_be_told = to_is_there && !to_said_close && self.lane(from).tracker.between_frames();
-        match from {
-            Side::Client => self.enter(Stage::Backend, now),
-            Side::Backend if to_said_close => self.enter(Stage::Client, now),
-            // One that only stopped sending may still read.
-            Side::Backend => self.await_client(now),
-        }
-        let goodbye = can_be_told.then(|| self.say(to));
-        match (from, goodbye) {
-            // The client has a right to answer before its FIN.
-            (Side::Backend, Some(_)) => {}
-            _ => self.finish(to),
-        }
+        self.lane(Side::Client).passing = Passing::Nothing;
+        self.enter(Stage::Backend, now);
+    }
+
+    /// The client is gone without a Close: the backend is told at a frame boundary, and gets its FIN.
+    fn client_vanished(&mut self, now: Tick) -> Option<Goodbye> {
+        self.went(Side::Client);
+        let goodbye = self.can_be_told(Side::Backend).then(|| self.say(Side::Backend));
+        self.enter(Stage::Backend, now);
+        self.finish(Side::Backend);
         // What the backend still sends passes to a client that only stopped sending, unless we had a Close for it in mind.
-        if from == Side::Client && self.lane(Side::Backend).passing != Passing::All {
+        if self.lane(Side::Backend).passing != Passing::All {
             self.finish(Side::Client);
         }
         goodbye
+    }
+
+    /// The backend is gone without a Close: the client is told, at once or in its own time.
+    fn backend_vanished(&mut self, now: Tick) -> Option<Goodbye> {
+        self.went(Side::Backend);
+        if self.hold(now) { None } else { self.send_away(now) }
+    }
+
+    /// Lets the client wait for its moment, if it is to have one and still can be told anything.
+    fn hold(&mut self, now: Tick) -> bool {
+        let up = &self.lanes[Side::Client as usize];
+        let waits = up.source == Source::Open && up.seen == Seen::Nothing && self.sink(Side::Client) == Sink::Open;
+        let holds = waits && self.stage == Stage::Open && self.client_delay > 0;
+        if holds {
+            self.enter(Stage::Held, now);
+            self.limit = now.after(Duration::from_millis(self.client_delay.into()));
+        }
+        holds
+    }
+
+    /// The client of a backend that is gone has its moment.
+    fn moment(&mut self, now: Tick) -> Option<Goodbye> {
+        if self.frames {
+            return self.send_away(now);
+        }
+        if self.lane(Side::Backend).source == Source::Lost {
+            self.finish_both(now);
+        } else {
+            // It may still read.
+            self.finish(Side::Client);
+            self.stage = Stage::Open;
+            (self.limit, self.last_bytes) = (Tick::NEVER, Tick::NEVER);
+        }
+        None
+    }
+
+    /// The client is told that its backend is gone at a frame boundary, else by FIN alone. It has a right to answer before its FIN.
+    fn send_away(&mut self, now: Tick) -> Option<Goodbye> {
+        if self.can_be_told(Side::Client) {
+            self.await_client(now);
+            return Some(self.say(Side::Client));
+        }
+        self.finish(Side::Client);
+        match self.lane(Side::Client).seen {
+            Seen::Theirs => self.enter(Stage::Parting, now),
+            // One that only stopped sending may still read.
+            _ => self.await_client(now),
+        }
+        None
+    }
+
+    /// A client that says Close while it waits for ours has it answered, with its own code where that can be sent.
+    fn answer_client(&mut self, now: Tick) -> Option<Goodbye> {
+        let code = self.lane(Side::Client).tracker.close_code().filter(|code| can_be_echoed(*code)).unwrap_or(NORMAL);
+        let between_frames = self.lane(Side::Backend).tracker.between_frames();
+        let answer = between_frames.then(|| self.put(Goodbye { to: Side::Client, code, reason: "" }));
+        self.finish_both(now);
+        answer
+    }
+
+    /// A side is gone without a Close.
+    fn went(&mut self, side: Side) {
+        // Once somebody has said Close it is a way to end, if not a polite one.
+        if self.by.is_none() || self.stage == Stage::Boundary {
+            self.unclean.get_or_insert(gone(side));
+        }
+        self.by.get_or_insert(initiator(side));
+    }
+
+    /// Whether a Close may be said to a side, and makes sense.
+    fn can_be_told(&self, to: Side) -> bool {
+        let (its, towards) = (&self.lanes[to as usize], &self.lanes[other(to) as usize]);
+        its.source == Source::Open && its.seen != Seen::Theirs && towards.sink == Sink::Open && towards.tracker.between_frames()
     }
 
     /// No place for a Close came: only FIN. The client's bytes still pass until its end.
@@ -485,12 +609,14 @@ impl Closing {
 
     fn opaque_ended(&mut self, from: Side, how: Source, now: Tick) {
         self.by.get_or_insert(initiator(from));
+        if how == Source::Lost {
+            self.unclean.get_or_insert(gone(from));
+        }
+        if from == Side::Backend && self.hold(now) {
+            return;
+        }
         self.finish(other(from));
         if how == Source::Lost {
-            self.unclean.get_or_insert(match from {
-                Side::Client => Unclean::ClientGone,
-                Side::Backend => Unclean::BackendGone,
-            });
             self.finish_both(now);
         }
     }
@@ -525,4 +651,16 @@ fn initiator(side: Side) -> Initiator {
         Side::Client => Initiator::Client,
         Side::Backend => Initiator::Backend,
     }
+}
+
+fn gone(side: Side) -> Unclean {
+    match side {
+        Side::Client => Unclean::ClientGone,
+        Side::Backend => Unclean::BackendGone,
+    }
+}
+
+/// Whether a code means something on the wire, and is not 1011, which is never sent.
+fn can_be_echoed(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1010 | 1012..=1014 | 3000..=4999)
 }

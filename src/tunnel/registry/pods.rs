@@ -132,6 +132,7 @@ mod tests {
             kind: Kind::WebSocket { reconnect_code: 1012, extensions: false },
             idle: None,
             max_age: None,
+            client_delay: std::time::Duration::ZERO,
             frames: None,
             from_client: Bytes::new(),
             from_backend: Bytes::new(),

@@ -24,24 +24,18 @@ impl Relay {
             let Some(gate) = self.features.as_mut().and_then(|features| features.gate(from)) else {
                 return self.forward_around_ping(from, rest, cx, now);
             };
-            if !self.closing.is_open() {
-                let held = gate.take_held();
-                self.forward(from, &held, cx, now);
-                return self.forward(from, rest, cx, now);
-            }
             let step = gate.advance(rest, now);
-            if step.release || matches!(step.event, Some(Event::Fault(_))) {
+            if let Some(Event::Fault(fault)) = step.event {
                 let held = gate.take_held();
-                match step.event {
-                    // Nothing of what follows passes, but the client's answer to the Close is in it.
-                    Some(Event::Fault(fault)) => {
-                        self.forward_around_ping(from, &rest[..step.pass], cx, now);
-                        self.refuse(from, fault, now);
-                        self.forward(from, &held, cx, now);
-                        return self.forward(from, &rest[step.pass..], cx, now);
-                    }
-                    _ => self.forward_around_ping(from, &held, cx, now),
-                }
+                self.forward_around_ping(from, &rest[..step.pass], cx, now);
+                self.refuse(from, fault, now);
+                // Nothing of what follows passes, but the answer to our Close is in it.
+                self.forward(from, &held, cx, now);
+                return self.forward(from, &rest[step.pass..], cx, now);
+            }
+            if step.release {
+                let held = gate.take_held();
+                self.forward_around_ping(from, &held, cx, now);
             }
             self.forward_around_ping(from, &rest[..step.pass], cx, now);
             if step.event == Some(Event::Pong) {
@@ -68,6 +62,9 @@ impl Relay {
             Fault::TooBig => Reason::TooBig,
             Fault::TooMany => Reason::TooMany,
         };
+        if let Some(features) = &mut self.features {
+            features.lift_gate(from);
+        }
         let goodbye = match from {
             Side::Client => self.closing.fault(reason, now),
             // A backend that speaks no WebSocket is none.

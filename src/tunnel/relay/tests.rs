@@ -44,6 +44,7 @@ fn opening(kind: Kind, metrics: &Arc<LocationMetrics>) -> Opening {
         kind,
         idle: Some(IDLE),
         max_age: None,
+        client_delay: Duration::ZERO,
         frames: None,
         from_client: Bytes::new(),
         from_backend: Bytes::new(),
@@ -623,4 +624,150 @@ async fn bulk_arrives_whole_and_in_order_both_ways() {
     tokio::join!(send(&mut client), receive(&mut backend));
     tokio::join!(send(&mut backend), receive(&mut client));
     registry.emptied().await;
+}
+
+/// A tunnel whose client is told so long after its backend.
+fn spread(kind: Kind, seconds: u64) -> Bench {
+    Bench::with(kind, 1 << 20, |opening| opening.client_delay = Duration::from_secs(seconds))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_client_of_a_vanished_backend_is_told_at_its_moment() {
+    let mut bench = spread(WEBSOCKET, 20);
+    let begun = tokio::time::Instant::now();
+    bench.backend.write_all(&text("last words")).await.unwrap();
+    drop(bench.backend);
+    expect(&mut bench.client, &text("last words")).await;
+    // Longer than the connection is idle: what is said into the void is read all the same.
+    for _ in 0..10 {
+        bench.client.write_all(&masked(0x82, &[7; 100])).await.unwrap();
+    }
+    assert_eq!(expect_close(&mut bench.client).await, (1012, "backend is gone".into()));
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    bench.client.write_all(&masked_close(1012)).await.unwrap();
+    expect_fin(&mut bench.client).await;
+    drop(bench.client);
+    bench.registry.emptied().await;
+    assert_eq!(bench.metrics.unclean_ends.get("backend_gone"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_before_its_moment_is_answered() {
+    for (code, answer) in [(4001, 4001), (1011, 1000)] {
+        let mut bench = spread(WEBSOCKET, 20);
+        drop(bench.backend);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.client.write_all(&masked_close(code)).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(expect_close(&mut bench.client).await, (answer, String::new()));
+        expect_fin(&mut bench.client).await;
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_shortens_the_wait_for_a_moment_and_never_lengthens_it() {
+    for (turn, told) in [(5, 5), (30, 20)] {
+        let mut bench = spread(WEBSOCKET, 20);
+        let now = tokio::time::Instant::now();
+        drop(bench.backend);
+        let at = now + Duration::from_secs(turn);
+        bench.registry.drain(&Order { from: at, until: at, ..Order::all_at_once(Reason::Shutdown) });
+        assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+        assert_eq!(now.elapsed().as_secs(), told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_its_backend_left_unfinished_ends_in_fin_at_the_moment() {
+    let mut bench = spread(WEBSOCKET, 20);
+    let begun = tokio::time::Instant::now();
+    bench.backend.write_all(&[0x82, 10, 1]).await.unwrap();
+    drop(bench.backend);
+    expect(&mut bench.client, &[0x82, 10, 1]).await;
+    expect_fin(&mut bench.client).await;
+    assert_eq!(begun.elapsed().as_secs(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn layer_4_passes_the_end_of_a_backend_on_at_its_moment() {
+    let mut bench = spread(Kind::Tcp, 20);
+    let begun = tokio::time::Instant::now();
+    bench.backend.write_all(b"bye").await.unwrap();
+    bench.backend.shutdown().await.unwrap();
+    expect(&mut bench.client, b"bye").await;
+    bench.client.write_all(b"still here").await.unwrap();
+    expect(&mut bench.backend, b"still here").await;
+    expect_fin(&mut bench.client).await;
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    bench.client.write_all(b"half open").await.unwrap();
+    bench.client.shutdown().await.unwrap();
+    expect(&mut bench.backend, b"half open").await;
+    expect_fin(&mut bench.backend).await;
+    bench.done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_reaches_a_tunnel_that_is_closing() {
+    let mut bench = Bench::new(WEBSOCKET);
+    let begun = tokio::time::Instant::now();
+    bench.registry.drain(&Order::all_at_once(Reason::Operator));
+    assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+    bench.registry.drain(&Order::all_at_once(Reason::Killed));
+    bench.done().await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_end_of_a_frame_until_it_is_over() {
+    let mut bench = Bench::new(WEBSOCKET);
+    bench.backend.write_all(&[0x82, 4, 1]).await.unwrap();
+    expect(&mut bench.client, &[0x82, 4, 1]).await;
+    let over = Duration::from_secs(30);
+    bench.registry.drain(&Order::spread(crate::tunnel::Filter::default(), over, Reason::Terminating));
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    bench.backend.write_all(&[2, 3, 4]).await.unwrap();
+    expect(&mut bench.client, &[2, 3, 4]).await;
+    assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_a_close() {
+    let mut bench = Bench::new(WEBSOCKET);
+    bench.client.write_all(&[masked_close(1000), masked(0x81, b"more")].concat()).await.unwrap();
+    bench.client.write_all(&masked(0x81, b"and more")).await.unwrap();
+    bench.client.shutdown().await.unwrap();
+    expect(&mut bench.backend, &masked_close(1000)).await;
+    expect_fin(&mut bench.backend).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_crosses_ours_is_answered_by_the_backend() {
+    let mut bench = Bench::new(WEBSOCKET);
+    let goodbye = masked_close(4001);
+    bench.client.write_all(&goodbye[..3]).await.unwrap();
+    expect(&mut bench.backend, &goodbye[..3]).await;
+    bench.registry.drain(&Order::all_at_once(Reason::Operator));
+    assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+    bench.client.write_all(&goodbye[3..]).await.unwrap();
+    expect(&mut bench.backend, &goodbye[3..]).await;
+    expect_fin(&mut bench.client).await;
+    let late = tokio::time::timeout(Duration::from_secs(2), bench.backend.read(&mut [0; 1])).await;
+    assert!(late.is_err(), "its answer is waited for");
+    bench.backend.write_all(&close(4001)).await.unwrap();
+    expect_fin(&mut bench.backend).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_hold_and_pongs_are_swallowed_until_the_last_frame() {
+    let messages = MessageLimits { max_size: Some(10), rate: None };
+    let mut bench = asked(Frames { messages, ..pings(PingTo::Client) });
+    let mut ping = [0; 10];
+    bench.client.read_exact(&mut ping).await.unwrap();
+    bench.registry.drain(&Order::all_at_once(Reason::Operator));
+    assert_eq!(expect_close(&mut bench.client).await.0, 1012);
+    let late = [masked(0x8a, &ping[2..]), masked(0x81, b"on"), masked(0x81, &[7; 11]), masked(0x81, b"off")].concat();
+    bench.client.write_all(&late).await.unwrap();
+    expect(&mut bench.backend, &masked(0x81, b"on")).await;
+    assert_eq!(expect_close(&mut bench.backend).await, (1001, String::new()));
 }
