@@ -4,11 +4,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
-use parking_lot::Mutex;
-
+use super::{
+    affinity,
+    slab::{Slab, Slot},
+};
 use crate::model::{EndpointKey, upstream::Pod};
 
 /// An endpoint: one value for as long as a pool, a lease or anybody else holds it.
@@ -21,35 +23,27 @@ pub struct Endpoint {
     /// Its number, unique among the endpoints alive, and small. It is given away again when the last `Arc` is gone: whoever keeps
     /// something by number keeps the `Arc` beside it.
     pub number: u32,
-    open: AtomicU32,
+    /// What affinity knows it by: the same on every replica and after a restart.
+    pub identity: u64,
+    pub(super) slot: Slot,
     failures: AtomicU64,
-    numbers: Arc<Numbers>,
+    slab: Arc<Slab>,
 }
 
 /// Counts as open on its endpoint until it is dropped.
 #[derive(Debug)]
 pub struct Lease(Arc<Endpoint>);
 
-/// Where endpoints get their numbers from.
-#[derive(Debug, Default)]
-pub(super) struct Numbers(Mutex<Free>);
-
-#[derive(Debug, Default)]
-struct Free {
-    returned: Vec<u32>,
-    /// The lowest that was never given away.
-    next: u32,
-}
-
 impl Endpoint {
-    pub(super) fn new(key: EndpointKey, pod: Option<Arc<Pod>>, numbers: &Arc<Numbers>) -> Arc<Self> {
-        let number = numbers.take();
-        Arc::new(Self { key, pod, number, open: AtomicU32::new(0), failures: AtomicU64::new(0), numbers: numbers.clone() })
+    pub(super) fn new(key: EndpointKey, pod: Option<Arc<Pod>>, slab: &Arc<Slab>) -> Arc<Self> {
+        let slot = slab.take();
+        let identity = affinity::identity(key.address, pod.as_deref());
+        Arc::new(Self { key, pod, number: slot.number, identity, slot, failures: AtomicU64::new(0), slab: slab.clone() })
     }
 
     /// How many leases are open.
     pub fn open(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
+        self.slot.open.load(Ordering::Relaxed)
     }
 
     /// Counts a failure that is the endpoint's: refused, timed out, broken handshake. Never one of ours.
@@ -61,46 +55,47 @@ impl Endpoint {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
+
+    /// Whether it is passed over while others can be had.
+    pub fn is_ejected(&self) -> bool {
+        self.slot.is_ejected()
+    }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.numbers.0.lock().returned.push(self.number);
-    }
-}
-
-impl Numbers {
-    fn take(&self) -> u32 {
-        let mut free = self.0.lock();
-        if let Some(number) = free.returned.pop() {
-            return number;
-        }
-        free.next += 1;
-        free.next - 1
+        self.slab.give(self.number);
     }
 }
 
 impl Lease {
-    /// Opens one more on an endpoint.
-    pub(super) fn open(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.open.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint.clone())
+    /// Opens one more on an endpoint, unless `limit` are open: exact, however many ask at once.
+    pub(super) fn open_below(endpoint: &Arc<Endpoint>, limit: u32) -> Option<Self> {
+        let more = |open| (open < limit).then_some(open + 1);
+        endpoint.slot.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(endpoint.clone()))
     }
 
     /// Opens one more if exactly `open` are: whoever compared by that number, and was overtaken, compares again.
     pub(super) fn open_if(endpoint: &Arc<Endpoint>, open: u32) -> Option<Self> {
-        endpoint.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        endpoint.slot.open.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         Some(Self(endpoint.clone()))
     }
 
     /// A lease on an endpoint of its own, outside any pool: for what holds leases and is tested alone.
     pub fn detached(key: EndpointKey) -> Self {
-        Self::open(&Endpoint::new(key, None, &Arc::default()))
+        Self::alone(key, None)
     }
 
     /// The same on an endpoint of this Pod.
     pub fn detached_of(key: EndpointKey, pod: Arc<Pod>) -> Self {
-        Self::open(&Endpoint::new(key, Some(pod), &Arc::default()))
+        Self::alone(key, Some(pod))
+    }
+
+    fn alone(key: EndpointKey, pod: Option<Arc<Pod>>) -> Self {
+        let endpoint = Endpoint::new(key, pod, &Arc::default());
+        endpoint.slot.open.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint)
     }
 
     /// The endpoint it is for.
@@ -111,6 +106,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.slot.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

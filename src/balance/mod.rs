@@ -2,36 +2,43 @@
 //!
 //! It never knows requests, routes or sockets. `live` reconciles it with each table; `proxy` picks; proxies and tunnels hold leases.
 
+pub mod affinity;
 pub mod endpoint;
 pub mod pick;
+mod policy;
+mod pool;
 mod share;
+mod slab;
 mod split;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use self::endpoint::Numbers;
 pub use self::{
+    affinity::{Pin, Wish},
     endpoint::{Endpoint, Lease},
-    pick::{PickError, Target, Tried},
+    pick::{Ask, PickError, Purpose, Target, Tried},
+    pool::Pool,
     share::Share,
 };
+use self::{pool::Common, slab::Slab};
 use crate::model::{
     EndpointKey, PoolKey, Table,
     upstream::{EndpointSpec, EndpointState, PoolSpec},
 };
 
 /// The owner of all endpoints: one of a process, shared.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Balancer {
     /// Taken when a table comes, never for a request.
     state: Mutex<State>,
-    numbers: Arc<Numbers>,
-    share: Arc<Share>,
+    common: Arc<Common>,
+    slab: Arc<Slab>,
 }
 
 #[derive(Debug, Default)]
@@ -44,69 +51,73 @@ struct State {
 /// The pools of one table.
 pub type Pools = BTreeMap<PoolKey, Arc<Pool>>;
 
-/// The endpoints of one pool.
-#[derive(Debug)]
-pub struct Pool {
-    /// Which pool it is.
-    pub key: PoolKey,
-    spec: Arc<PoolSpec>,
-    ready: Box<[Arc<Endpoint>]>,
-    /// Those that take nothing new. Held, so that they are the same ones when they are ready again.
-    resting: Box<[Arc<Endpoint>]>,
-}
-
 impl Balancer {
     /// A balancer without endpoints.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+        Arc::new(Self { state: Mutex::default(), common: Arc::new(Common::new(Arc::default())), slab: Arc::default() })
     }
 
     /// Our part of every limit that holds for the installation.
     pub fn share(&self) -> &Arc<Share> {
-        &self.share
+        &self.common.share
     }
 
     /// Brings the pools in line with a table. A pool that stays the same is the same `Arc`; an endpoint known before keeps its counters and number.
     pub fn reconcile(&self, table: &Table) -> Pools {
         let mut state = self.state.lock();
-        let pools: Pools = table.pools.iter().map(|(key, spec)| (key.clone(), state.pool(key, spec, &self.numbers))).collect();
+        let pools: Pools = table.pools.iter().map(|(key, spec)| (key.clone(), self.pool(&mut state, key, spec))).collect();
         state.pools = pools.clone();
         state.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
         pools
     }
+
+    fn pool(&self, state: &mut State, key: &PoolKey, spec: &Arc<PoolSpec>) -> Arc<Pool> {
+        let before = state.pools.get(key).cloned();
+        if let Some(pool) = before.as_ref().filter(|pool| pool.spec == *spec) {
+            return pool.clone();
+        }
+        let mut known = |is_it: &dyn Fn(&EndpointSpec) -> bool| -> Vec<Arc<Endpoint>> {
+            spec.endpoints.iter().filter(|spec| is_it(spec)).map(|spec| state.endpoint(key, spec, &self.slab)).collect()
+        };
+        let ready = known(&|spec| spec.state == EndpointState::Ready);
+        let near = known(&|spec| spec.state == EndpointState::Ready && !spec.elsewhere);
+        let serving = known(&|spec| spec.state == EndpointState::Draining && spec.serving);
+        let resting = known(&|spec| spec.state != EndpointState::Ready && !(spec.state == EndpointState::Draining && spec.serving));
+        self.admit(&ready, before.as_deref());
+        Arc::new(Pool {
+            key: key.clone(),
+            identity: affinity::service(key),
+            spec: spec.clone(),
+            near: (near.len() < ready.len()).then(|| near.into_iter().collect()),
+            ready: ready.into_iter().collect(),
+            serving: serving.into(),
+            resting: resting.into(),
+            common: self.common.clone(),
+        })
+    }
+
+    /// Lets those of a pool take requests that were not ready before.
+    fn admit(&self, ready: &[Arc<Endpoint>], before: Option<&Pool>) {
+        let were_ready: HashSet<u32> = before.iter().flat_map(|pool| pool.ready()).map(|endpoint| endpoint.number).collect();
+        let (old, new): (Vec<_>, Vec<_>) = ready.iter().partition(|endpoint| were_ready.contains(&endpoint.number));
+        let now = self.common.millis(Instant::now());
+        let handicap = pool::handicap(old.into_iter());
+        for endpoint in new {
+            endpoint.slot.admit(now, handicap);
+        }
+    }
 }
 
 impl State {
-    fn pool(&mut self, key: &PoolKey, spec: &Arc<PoolSpec>, numbers: &Arc<Numbers>) -> Arc<Pool> {
-        if let Some(pool) = self.pools.get(key).filter(|pool| pool.spec == *spec) {
-            return pool.clone();
-        }
-        let (ready, resting): (Vec<_>, Vec<_>) = spec.endpoints.iter().partition(|endpoint| endpoint.state == EndpointState::Ready);
-        let mut known = |specs: Vec<&EndpointSpec>| specs.into_iter().map(|spec| self.endpoint(key, spec, numbers)).collect();
-        Arc::new(Pool { key: key.clone(), spec: spec.clone(), ready: known(ready), resting: known(resting) })
-    }
-
     /// The endpoint as it was known, unless another Pod has taken its address: the leases of the old one are no burden of the new.
-    fn endpoint(&mut self, pool: &PoolKey, spec: &EndpointSpec, numbers: &Arc<Numbers>) -> Arc<Endpoint> {
+    fn endpoint(&mut self, pool: &PoolKey, spec: &EndpointSpec, slab: &Arc<Slab>) -> Arc<Endpoint> {
         let key = EndpointKey { pool: pool.clone(), address: spec.address };
         let known = self.endpoints.get(&key).and_then(Weak::upgrade).filter(|known| known.pod == spec.pod);
         known.unwrap_or_else(|| {
-            let endpoint = Endpoint::new(key.clone(), spec.pod.clone(), numbers);
+            let endpoint = Endpoint::new(key.clone(), spec.pod.clone(), slab);
             self.endpoints.insert(key, Arc::downgrade(&endpoint));
             endpoint
         })
-    }
-}
-
-impl Pool {
-    /// The endpoints that take new requests.
-    pub fn ready(&self) -> &[Arc<Endpoint>] {
-        &self.ready
-    }
-
-    /// All endpoints, ready or not.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.ready.iter().chain(&self.resting)
     }
 }
 

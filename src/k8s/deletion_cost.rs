@@ -233,9 +233,8 @@ mod tests {
     #[test]
     fn a_pod_that_goes_has_no_cost() {
         let endpoint = |name: &str, state| EndpointSpec {
-            address: "10.0.0.1:80".parse().unwrap(),
-            state,
             pod: Some(Arc::new(PodOf { name: name.into(), uid: format!("uid-{name}").into() })),
+            ..EndpointSpec::new("10.0.0.1:80".parse().unwrap(), state)
         };
         let endpoints = vec![endpoint("a", EndpointState::Draining), endpoint("b", EndpointState::NotReady)];
         let key = PoolKey::Service { service: ObjectRef::new("default", "chat"), port: "ws".into() };

@@ -16,7 +16,8 @@ use crate::{
     dial::Clients,
     model::{
         LocationKey, ObjectRef, Table,
-        route::{Action, Backend, Policy, TcpRoute},
+        balancing::Balancing,
+        route::{Action, Backend, TcpRoute},
     },
     router::{self, Router},
     telemetry::{LocationMetrics, Metrics},
@@ -119,7 +120,7 @@ impl Live {
     fn serve(&self, location: &Arc<router::Location>, pools: &Pools, before: &Before<'_>) -> Arc<Served> {
         let spec = &location.spec;
         let target = match &spec.action {
-            Action::Proxy(proxy) => Some(before.target(&spec.key, &spec.route, &proxy.backends, proxy.policy, pools)),
+            Action::Proxy(proxy) => Some(before.target(&spec.key, &spec.route, &proxy.backends, &proxy.balancing, pools)),
             Action::Static(_) | Action::Redirect(_) | Action::Unavailable => None,
         };
         let same = |served: &&&Arc<Served>| Arc::ptr_eq(&served.location, location) && same_target(served.target.as_ref(), target.as_ref());
@@ -132,7 +133,7 @@ impl Live {
     }
 
     fn serve_tcp(&self, route: &Arc<TcpRoute>, pools: &Pools, before: &Before<'_>) -> Arc<ServedTcp> {
-        let target = before.target(&route.key, &route.route, &route.backends, route.policy, pools);
+        let target = before.target(&route.key, &route.route, &route.backends, &route.balancing, pools);
         let same = |served: &&&Arc<ServedTcp>| served.route == *route && Arc::ptr_eq(&served.target, &target);
         if let Some(served) = before.tcp.get(&route.key).and_then(|served| served.iter().find(same)) {
             return Arc::clone(served);
@@ -187,8 +188,8 @@ impl<'a> Before<'a> {
     }
 
     /// The target of a location, on from where its turns were.
-    fn target(&self, key: &LocationKey, route: &ObjectRef, backends: &[Backend], policy: Policy, pools: &Pools) -> Arc<Target> {
-        Target::build(backends, policy, pools, self.targets.get(&(key, route)).copied())
+    fn target(&self, key: &LocationKey, route: &ObjectRef, backends: &[Backend], balancing: &Balancing, pools: &Pools) -> Arc<Target> {
+        Target::build(backends, balancing, pools, self.targets.get(&(key, route)).copied())
     }
 }
 

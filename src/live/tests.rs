@@ -1,10 +1,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::{
-    balance::Tried,
+    balance::{Ask, Purpose, Tried},
     model::{
         PoolKey,
+        balancing::Balancing,
         route::{self, Drain, Match, PathPattern, Proxy, TcpTls, Timeouts, WebSocket},
         table::{Host, HostPattern, TcpPort},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
@@ -18,7 +21,7 @@ fn pool(service: &str) -> PoolKey {
 fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
     let proxy = Proxy {
         backends: weights.iter().map(|(service, weight)| Backend { pool: pool(service), weight: *weight, tls: None }).collect(),
-        policy: Policy::default(),
+        balancing: Balancing::default(),
         rewrite: None,
         host: None,
         timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None },
@@ -40,7 +43,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
 
 /// Services with this many endpoints each.
 fn pools(services: &[(&str, u16)]) -> BTreeMap<PoolKey, Arc<PoolSpec>> {
-    let endpoint = |port| EndpointSpec { address: ([10, 0, 0, 1], port).into(), state: EndpointState::Ready, pod: None };
+    let endpoint = |port| EndpointSpec::new(([10, 0, 0, 1], port).into(), EndpointState::Ready);
     services
         .iter()
         .map(|(service, count)| (pool(service), Arc::new(PoolSpec { endpoints: (1..=*count).map(endpoint).collect() })))
@@ -102,7 +105,7 @@ fn a_change_of_one_location_keeps_the_others_and_its_counters() {
     let services = [("app", 1), ("other", 1)];
     live.publish(table(vec![location("a", &[("app", 1)]), location("b", &[("other", 1)])], &services));
     let (a, b) = (served(&live, "a"), served(&live, "b"));
-    let lease = a.target.as_ref().unwrap().pick(&Tried::default()).unwrap();
+    let lease = a.target.as_ref().unwrap().pick(&Ask::anyone(Instant::now(), Purpose::Request), &Tried::default()).unwrap();
     live.publish(table(vec![location("b", &[("other", 1)]), location("a", &[("other", 1), ("app", 1)])], &services));
     assert_eq!(metrics.router_compilations.get(), 2);
     assert!(Arc::ptr_eq(&b, &served(&live, "b")));
@@ -120,7 +123,8 @@ fn turns_go_on_over_every_swap() {
     for n in 0..12 {
         let other = location("b", &[("app", n)]);
         live.publish(table(vec![split.clone(), other], &[("app", 1 + u16::try_from(n).unwrap() % 2), ("canary", 1)]));
-        let lease = served(&live, "a").target.as_ref().unwrap().pick(&Tried::default()).unwrap();
+        let lease =
+            served(&live, "a").target.as_ref().unwrap().pick(&Ask::anyone(Instant::now(), Purpose::Request), &Tried::default()).unwrap();
         if lease.endpoint().key.pool == pool("canary") {
             canary.push(n);
         }
@@ -139,7 +143,7 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             hosts: vec![HostPattern::Any],
             tls: TcpTls::None,
             backends: vec![Backend { pool: pool(service), weight: 1, tls: None }],
-            policy: Policy::default(),
+            balancing: Balancing::default(),
             proxy_protocol: None,
             connect: Duration::from_secs(5),
             idle: None,

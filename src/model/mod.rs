@@ -2,6 +2,7 @@
 //!
 //! It never knows Kubernetes, sockets or time. `translate` makes it, `router`, `balance`, `live` and `proxy` read it.
 
+pub mod balancing;
 pub mod cert;
 pub mod id;
 pub mod path;

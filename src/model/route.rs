@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     LocationKey, ObjectRef, PoolKey,
+    balancing::Balancing,
     table::{HostPattern, TlsVersion},
     tls::{BackendTls, ClientAuth},
 };
@@ -131,8 +132,9 @@ pub enum Action {
 pub struct Proxy {
     /// The pools and how new requests are split between them.
     pub backends: Vec<Backend>,
-    /// How an endpoint is picked within a pool.
-    pub policy: Policy,
+    /// How an endpoint is picked.
+    #[serde(flatten)]
+    pub balancing: Balancing,
     /// Changes of the path.
     pub rewrite: Option<Rewrite>,
     /// The Host sent on; the client's where absent.
@@ -209,16 +211,6 @@ pub struct Backend {
     /// TLS to its endpoints; plain where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<BackendTls>>,
-}
-
-/// How an endpoint is picked within a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub enum Policy {
-    /// The one with the fewest open leases; ties at random.
-    #[default]
-    LeastConnections,
-    /// One after the other.
-    RoundRobin,
 }
 
 /// How the path towards the backend differs from the client's.
@@ -448,8 +440,9 @@ pub struct TcpRoute {
     pub tls: TcpTls,
     /// The pools and how new connections are split between them; empty: connections are closed at once.
     pub backends: Vec<Backend>,
-    /// How an endpoint is picked within a pool.
-    pub policy: Policy,
+    /// How an endpoint is picked.
+    #[serde(flatten)]
+    pub balancing: Balancing,
     /// The PROXY header sent to the backend.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// To connect to one endpoint.

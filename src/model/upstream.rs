@@ -22,6 +22,19 @@ pub struct EndpointSpec {
     pub state: EndpointState,
     /// The Pod behind it, where there is one.
     pub pod: Option<Arc<Pod>>,
+    /// While it drains: whether it still answers (`serving`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub serving: bool,
+    /// It is meant for clients of another zone than ours (`hints.forZones`), and every zone has its own: taken only where those of ours fail.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
+}
+
+impl EndpointSpec {
+    /// An endpoint at an address, of which nothing more is known.
+    pub fn new(address: SocketAddr, state: EndpointState) -> Self {
+        Self { address, state, pod: None, serving: false, elsewhere: false }
+    }
 }
 
 /// The Pod behind an endpoint (`targetRef`); it is in the namespace of the Service.

@@ -4,6 +4,7 @@
 //! It never knows Kubernetes, nor how a configuration came to be. `app` makes a [`Proxy`] from [`Settings`] and a [`Live`], and starts it
 //! with [`listen::start`].
 
+pub mod affinity;
 pub mod backend;
 pub mod body;
 pub mod conn;

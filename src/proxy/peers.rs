@@ -21,7 +21,8 @@ use crate::{
     live::Live,
     model::{
         LocationKey, ObjectRef, PoolKey, Table,
-        route::{self, Action, Backend, HeaderEdits, Location, Match, PathPattern, Policy, Timeouts, WebSocket},
+        balancing::{Balancing, Policy},
+        route::{self, Action, Backend, HeaderEdits, Location, Match, PathPattern, Timeouts, WebSocket},
         table::{Host, HostPattern},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -33,7 +34,7 @@ use crate::{
 pub fn proxied() -> route::Proxy {
     route::Proxy {
         backends: vec![Backend { pool: pool(), weight: 1, tls: None }],
-        policy: Policy::RoundRobin,
+        balancing: Balancing { policy: Policy::RoundRobin, ..Balancing::default() },
         rewrite: None,
         host: None,
         timeouts: Timeouts {
@@ -78,7 +79,7 @@ pub struct Gateway {
 pub async fn gateway_with(location: Location, endpoints: &[SocketAddr], settings: Settings) -> Gateway {
     let metrics = Arc::new(Metrics::default());
     let live = Live::new(Balancer::new(), metrics.clone());
-    let mut endpoints: Vec<_> = endpoints.iter().map(|&address| EndpointSpec { address, state: EndpointState::Ready, pod: None }).collect();
+    let mut endpoints: Vec<_> = endpoints.iter().map(|&address| EndpointSpec::new(address, EndpointState::Ready)).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     live.publish(Table {
         hosts: vec![Host { listener: "default".into(), host: HostPattern::Any, tls: None, locations: vec![Arc::new(location)] }],

@@ -52,6 +52,8 @@ pub enum Refusal {
     NoBackends,
     /// No endpoint is ready.
     NoReadyEndpoint,
+    /// Every endpoint has `loadBalancing.maxConnectionsPerEndpoint` connections.
+    EndpointsFull,
     /// We are out of descriptors or ports.
     Exhausted,
     /// Every endpoint that was tried refused.
@@ -100,7 +102,7 @@ impl Refusal {
             HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             FileUnreadable | Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ConnectFailed | BackendTls(_) | BackendClosed | BackendInvalid | HandshakeInvalid => StatusCode::BAD_GATEWAY,
-            Unavailable | NoBackends | NoReadyEndpoint | Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Unavailable | NoBackends | NoReadyEndpoint | EndpointsFull | Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             ConnectTimeout | HandshakeTimeout | ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -128,6 +130,7 @@ impl Refusal {
             Unavailable => "unavailable",
             NoBackends => "no_backends",
             NoReadyEndpoint => "no_ready_endpoint",
+            EndpointsFull => "endpoints_full",
             Exhausted => "exhausted",
             ConnectFailed => "connect_failed",
             ConnectTimeout => "connect_timeout",
@@ -172,6 +175,7 @@ impl Refusal {
             Unavailable => "this location can not be served; the status of its WsRoute says why\n",
             NoBackends => "no backend takes requests for this location\n",
             NoReadyEndpoint => "no endpoint is ready\n",
+            EndpointsFull => "every endpoint has as many connections as it may\n",
             Exhausted => "the proxy is out of sockets\n",
             ConnectFailed => "no endpoint could be connected to\n",
             ConnectTimeout => "no endpoint could be connected to in time\n",
@@ -214,7 +218,8 @@ impl Refusal {
 
     /// When to come back, in whole seconds, where coming back helps. Jittered, so that clients do not come back together.
     fn retry_after(self) -> Option<HeaderValue> {
-        matches!(self, Refusal::NoReadyEndpoint | Refusal::Exhausted).then(|| HeaderValue::from(fastrand::u16(1..=5)))
+        matches!(self, Refusal::NoReadyEndpoint | Refusal::EndpointsFull | Refusal::Exhausted)
+            .then(|| HeaderValue::from(fastrand::u16(1..=5)))
     }
 
     /// The answer, without what depends on the request. It carries the refusal among its extensions, so that whoever sends it can count it.

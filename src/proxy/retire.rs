@@ -191,7 +191,8 @@ mod tests {
     use super::*;
     use crate::model::{
         ObjectRef,
-        route::{Backend, DrainBy, Policy, TcpRoute, TcpTls},
+        balancing::Balancing,
+        route::{Backend, DrainBy, TcpRoute, TcpTls},
         table::{HostPattern, TcpPort},
         upstream::{EndpointSpec, PoolSpec},
     };
@@ -214,7 +215,7 @@ mod tests {
                 hosts: vec![HostPattern::Any],
                 tls: TcpTls::None,
                 backends: services.iter().map(|service| Backend { pool: pool(service), weight: 1, tls: None }).collect(),
-                policy: Policy::RoundRobin,
+                balancing: Balancing::default(),
                 proxy_protocol: None,
                 connect: Duration::from_secs(5),
                 idle: None,
@@ -223,7 +224,7 @@ mod tests {
             (TcpPort::Number(9000 + position as u16), vec![Arc::new(route)])
         };
         let endpoints = |states: &[EndpointState]| {
-            let endpoint = |(last, state): (usize, &EndpointState)| EndpointSpec { address: address(last), state: *state, pod: None };
+            let endpoint = |(last, state): (usize, &EndpointState)| EndpointSpec::new(address(last), *state);
             Arc::new(PoolSpec { endpoints: states.iter().enumerate().map(endpoint).collect() })
         };
         Table {

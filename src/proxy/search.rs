@@ -3,7 +3,7 @@
 //! It never knows protocols, nor how an endpoint is connected to. `forward` searches for requests and handshakes, `tcp` for layer 4.
 
 use crate::{
-    balance::{Lease, PickError, Target, Tried},
+    balance::{Ask, Lease, PickError, Target, Tried},
     dial::{DialError, TlsFault},
     telemetry::LocationMetrics,
 };
@@ -11,6 +11,7 @@ use crate::{
 /// A search among the endpoints of one target.
 pub struct Search<'a> {
     target: &'a Target,
+    ask: Ask,
     /// Counts their failures.
     metrics: &'a LocationMetrics,
     tried: Tried,
@@ -35,6 +36,9 @@ pub enum Unreached {
     /// No service with a weight has an endpoint that takes new connections.
     #[error("no endpoint is ready")]
     NoReadyEndpoint,
+    /// Every one that was not tried has as many connections as it may.
+    #[error("every endpoint has as many connections as it may")]
+    Full,
     /// All were tried in vain.
     #[error("no endpoint could be connected to")]
     ConnectFailed,
@@ -51,15 +55,16 @@ pub enum Unreached {
 
 impl<'a> Search<'a> {
     /// One that has tried nothing yet.
-    pub fn new(target: &'a Target, metrics: &'a LocationMetrics) -> Self {
-        Self { target, metrics, tried: Tried::default(), last: Last::Refused }
+    pub fn new(target: &'a Target, ask: Ask, metrics: &'a LocationMetrics) -> Self {
+        Self { target, ask, metrics, tried: Tried::default(), last: Last::Refused }
     }
 
     /// The next endpoint to connect to.
     pub fn pick(&self) -> Result<Lease, Unreached> {
-        self.target.pick(&self.tried).map_err(|error| match error {
+        self.target.pick(&self.ask, &self.tried).map_err(|error| match error {
             PickError::NoBackends => Unreached::NoBackends,
             PickError::NoReadyEndpoint => Unreached::NoReadyEndpoint,
+            PickError::Full => Unreached::Full,
             PickError::AllTried => match self.last {
                 Last::Refused => Unreached::ConnectFailed,
                 Last::TimedOut => Unreached::ConnectTimeout,

@@ -11,14 +11,14 @@ use tokio::{
 };
 
 use super::{
-    Proxy,
+    Proxy, affinity,
     conn::ClientInfo,
     proxy_protocol,
     refuse::Refusal,
     search::{Search, Unreached},
 };
 use crate::{
-    balance::Lease,
+    balance::{Ask, Lease, Purpose},
     dial::{self, DialError},
     live::ServedTcp,
     model::EndpointKey,
@@ -44,7 +44,9 @@ pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket
 
 /// An endpoint that answered, with our PROXY header already sent to it.
 async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, Socket), Unreached> {
-    let mut search = Search::new(&served.target, &served.metrics);
+    let wish = affinity::of_connection(&served.route.balancing, client.peer.ip());
+    let ask = Ask { now: Instant::now(), wish, purpose: Purpose::Tunnel };
+    let mut search = Search::new(&served.target, ask, &served.metrics);
     loop {
         let lease = search.pick()?;
         match reach(served, client, &lease.endpoint().key).await {
@@ -59,6 +61,7 @@ fn token(unreached: &Unreached) -> &'static str {
     match unreached {
         Unreached::NoBackends => "no_backends",
         Unreached::NoReadyEndpoint => "no_ready_endpoint",
+        Unreached::Full => "endpoints_full",
         Unreached::ConnectFailed | Unreached::ConnectTimeout => "connect_failed",
         Unreached::Tls(fault) => Refusal::BackendTls(*fault).token(),
         Unreached::Exhausted(_) => "exhausted",

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::{explain::Verdict, *};
 use crate::model::{
     ObjectRef,
+    balancing::Balancing,
     route::{Action, Match, PathPattern, Proxy, TcpTls, UpgradeMatch, ValueMatch, ValuePattern},
     table::{HostTls, TlsVersion},
 };
@@ -183,7 +184,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
         hosts: hosts.iter().map(|host| named(host)).collect(),
         tls,
         backends: Vec::new(),
-        policy: route::Policy::default(),
+        balancing: Balancing::default(),
         proxy_protocol: None,
         connect: std::time::Duration::from_secs(5),
         idle: None,
@@ -254,7 +255,7 @@ fn an_explanation_says_why_not() {
 fn subprotocols_and_upgrades_pass_as_listed() {
     let proxy = Proxy {
         backends: Vec::new(),
-        policy: route::Policy::default(),
+        balancing: Balancing::default(),
         rewrite: None,
         host: None,
         timeouts: route::Timeouts { connect: std::time::Duration::ZERO, handshake: std::time::Duration::ZERO, response: None, idle: None },

@@ -28,6 +28,8 @@ pub enum Change {
         host_port: Arc<str>,
         addresses: Vec<SocketAddr>,
     },
+    /// The zone that we are in; endpoints that are meant for it come first.
+    Zone(Arc<str>),
 }
 
 /// What happened to objects of one kind.

@@ -32,7 +32,11 @@ pub(super) struct Slice {
 struct Listed {
     address: IpAddr,
     state: EndpointState,
+    /// Whether it answers, though it is terminating.
+    serving: bool,
     pod: Option<Arc<Pod>>,
+    /// The zones whose clients it is meant for; empty where nobody says.
+    zones: Box<[Box<str>]>,
 }
 
 impl Slice {
@@ -47,7 +51,15 @@ impl Slice {
 fn listed(endpoint: &Endpoint) -> Option<Listed> {
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
     let pod = pod.map(|target| Arc::new(Pod { name: target.name.as_str().into(), uid: target.uid.as_str().into() }));
-    Some(Listed { address: endpoint.addresses.first()?.parse().ok()?, state: state(&endpoint.conditions), pod })
+    let state = state(&endpoint.conditions);
+    let zones = endpoint.hints.iter().flat_map(|hints| &hints.for_zones).map(|zone| zone.name.as_str().into());
+    Some(Listed {
+        address: endpoint.addresses.first()?.parse().ok()?,
+        state,
+        serving: state == EndpointState::Draining && is_serving(&endpoint.conditions),
+        pod,
+        zones: zones.collect(),
+    })
 }
 
 /// All slices by their Service, so that a change of one Service reads no other's.
@@ -109,29 +121,51 @@ impl Slices {
 
 /// The endpoints of one port of a Service.
 ///
-/// A Pod of a dual-stack Service is listed once a family: only the Service's first family counts, else IPv4 if there is any.
-pub(super) fn of_service<'a>(service: &ServiceSpec, port: &ServicePort, slices: impl Iterator<Item = &'a Slice> + Clone) -> PoolSpec {
+/// A Pod of a dual-stack Service is listed once a family: only the Service's first family counts, else IPv4 if there is any. `zone` is ours.
+pub(super) fn of_service<'a>(
+    service: &ServiceSpec,
+    port: &ServicePort,
+    slices: impl Iterator<Item = &'a Slice> + Clone,
+    zone: Option<&str>,
+) -> PoolSpec {
     let family = service.ip_families.first().map(String::as_str).unwrap_or_else(|| {
         let any_v4 = slices.clone().any(|slice| &*slice.address_type == "IPv4");
         if any_v4 { "IPv4" } else { "IPv6" }
     });
-    let mut merged: BTreeMap<SocketAddr, EndpointSpec> = BTreeMap::new();
+    let mut merged: BTreeMap<SocketAddr, &Listed> = BTreeMap::new();
     for slice in slices.filter(|slice| *slice.address_type == *family) {
         let named = slice.ports.iter().filter(|(name, _)| **name == *port.name.as_deref().unwrap_or(""));
         for (_, port) in named {
-            slice.endpoints.iter().map(|endpoint| spec(endpoint, *port)).for_each(|endpoint| merge(&mut merged, endpoint));
+            slice.endpoints.iter().for_each(|endpoint| merge(&mut merged, *port, endpoint));
         }
     }
-    PoolSpec { endpoints: merged.into_values().collect() }
+    let ours = zone.filter(|zone| is_served_by_hints(merged.values().copied(), zone));
+    let spec = |(address, endpoint): (SocketAddr, &Listed)| EndpointSpec {
+        address,
+        state: endpoint.state,
+        pod: endpoint.pod.clone(),
+        serving: endpoint.serving,
+        elsewhere: ours.is_some_and(|zone| endpoint.state == EndpointState::Ready && !endpoint.is_for(zone)),
+    };
+    PoolSpec { endpoints: merged.into_iter().map(spec).collect() }
 }
 
-fn spec(endpoint: &Listed, port: u16) -> EndpointSpec {
-    EndpointSpec { address: SocketAddr::new(endpoint.address, port), state: endpoint.state, pod: endpoint.pod.clone() }
+/// Hints count only as kube-proxy takes them: where every ready endpoint has them, so that nobody is left without traffic, and some are for
+/// our zone.
+fn is_served_by_hints<'a>(endpoints: impl Iterator<Item = &'a Listed> + Clone, zone: &str) -> bool {
+    let mut ready = endpoints.filter(|endpoint| endpoint.state == EndpointState::Ready);
+    ready.clone().all(|endpoint| !endpoint.zones.is_empty()) && ready.any(|endpoint| endpoint.is_for(zone))
+}
+
+impl Listed {
+    fn is_for(&self, zone: &str) -> bool {
+        self.zones.iter().any(|known| **known == *zone)
+    }
 }
 
 /// The endpoints behind addresses: what DNS said, or the address itself.
 pub(super) fn of_addresses(addresses: impl Iterator<Item = SocketAddr>) -> PoolSpec {
-    let mut endpoints: Vec<_> = addresses.map(|address| EndpointSpec { address, state: EndpointState::Ready, pod: None }).collect();
+    let mut endpoints: Vec<_> = addresses.map(|address| EndpointSpec::new(address, EndpointState::Ready)).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     endpoints.dedup();
     PoolSpec { endpoints }
@@ -147,14 +181,19 @@ fn state(conditions: &EndpointConditions) -> EndpointState {
     }
 }
 
+/// An absent `serving` is `ready`, and an absent `ready` is true (Kubernetes API, EndpointConditions).
+fn is_serving(conditions: &EndpointConditions) -> bool {
+    conditions.serving.or(conditions.ready).unwrap_or(true)
+}
+
 /// An endpoint that moves between slices is for a moment in both: the better word counts, as for kube-proxy.
-fn merge(merged: &mut BTreeMap<SocketAddr, EndpointSpec>, endpoint: EndpointSpec) {
+fn merge<'a>(merged: &mut BTreeMap<SocketAddr, &'a Listed>, port: u16, endpoint: &'a Listed) {
     let rank = |state| match state {
         EndpointState::Ready => 0,
         EndpointState::Draining => 1,
         EndpointState::NotReady => 2,
     };
-    match merged.entry(endpoint.address) {
+    match merged.entry(SocketAddr::new(endpoint.address, port)) {
         Entry::Vacant(vacant) => {
             vacant.insert(endpoint);
         }
@@ -181,6 +220,7 @@ mod tests {
             addresses: vec![address.to_string()],
             conditions: conditions.clone(),
             target_ref: Some(TargetRef { kind: "Pod".into(), name: format!("pod-{address}"), uid: format!("uid-{address}") }),
+            hints: None,
         };
         Slice::new(EndpointSlice {
             address_type: address_type.into(),
@@ -214,7 +254,7 @@ mod tests {
     #[test]
     fn only_the_port_of_the_name_counts() {
         let slices = [slice("IPv4", &[("10.0.0.2", conditions(Some(true), None, None)), ("10.0.0.1", conditions(None, None, None))])];
-        let pool = of_service(&ServiceSpec::default(), &ws(), slices.iter());
+        let pool = of_service(&ServiceSpec::default(), &ws(), slices.iter(), None);
         assert_eq!(addresses(&pool), ["10.0.0.1:8080", "10.0.0.2:8080"]);
         let pod = Pod { name: "pod-10.0.0.1".into(), uid: "uid-10.0.0.1".into() };
         assert_eq!(pool.endpoints[0].pod.as_deref(), Some(&pod));
@@ -225,9 +265,9 @@ mod tests {
         let slices =
             [slice("IPv4", &[("10.0.0.1", EndpointConditions::default())]), slice("IPv6", &[("fd00::1", EndpointConditions::default())])];
         let mut service = ServiceSpec::default();
-        assert_eq!(addresses(&of_service(&service, &ws(), slices.iter())), ["10.0.0.1:8080"]);
+        assert_eq!(addresses(&of_service(&service, &ws(), slices.iter(), None)), ["10.0.0.1:8080"]);
         service.ip_families = vec!["IPv6".into(), "IPv4".into()];
-        assert_eq!(addresses(&of_service(&service, &ws(), slices.iter())), ["[fd00::1]:8080"]);
+        assert_eq!(addresses(&of_service(&service, &ws(), slices.iter(), None)), ["[fd00::1]:8080"]);
     }
 
     #[test]
@@ -235,9 +275,50 @@ mod tests {
         let draining = slice("IPv4", &[("10.0.0.1", conditions(Some(false), Some(true), Some(true)))]);
         let ready = slice("IPv4", &[("10.0.0.1", conditions(Some(true), None, None))]);
         for slices in [[&draining, &ready], [&ready, &draining]] {
-            let pool = of_service(&ServiceSpec::default(), &ws(), slices.into_iter());
+            let pool = of_service(&ServiceSpec::default(), &ws(), slices.into_iter(), None);
             assert_eq!(pool.endpoints.len(), 1);
             assert_eq!(pool.endpoints[0].state, EndpointState::Ready);
         }
+    }
+
+    #[test]
+    fn a_terminating_endpoint_says_whether_it_still_answers() {
+        let serving =
+            |serving| listed(&Endpoint { addresses: vec!["10.0.0.1".into()], conditions: serving, ..Endpoint::default() }).unwrap().serving;
+        assert!(serving(conditions(Some(false), Some(true), Some(true))));
+        assert!(!serving(conditions(Some(false), Some(false), Some(true))));
+        assert!(!serving(conditions(Some(false), None, Some(true))));
+        assert!(!serving(conditions(Some(true), Some(true), None)), "said of endpoints that drain alone");
+    }
+
+    /// A slice of endpoints that are ready and for these zones.
+    fn hinted(endpoints: &[(&str, &[&str])]) -> Slice {
+        let mut slice = slice("IPv4", &endpoints.iter().map(|(address, _)| (*address, EndpointConditions::default())).collect::<Vec<_>>());
+        for (endpoint, (_, zones)) in slice.endpoints.iter_mut().zip(endpoints) {
+            endpoint.zones = zones.iter().map(|zone| (*zone).into()).collect();
+        }
+        slice
+    }
+
+    fn near(slice: &Slice, zone: Option<&str>) -> Vec<String> {
+        let pool = of_service(&ServiceSpec::default(), &ws(), std::iter::once(slice), zone);
+        pool.endpoints.iter().filter(|endpoint| !endpoint.elsewhere).map(|endpoint| endpoint.address.ip().to_string()).collect()
+    }
+
+    #[test]
+    fn hints_count_where_every_ready_endpoint_has_them_and_some_are_for_us() {
+        let all = hinted(&[("10.0.0.1", &["a"]), ("10.0.0.2", &["b"]), ("10.0.0.3", &["a", "b"])]);
+        assert_eq!(near(&all, Some("a")), ["10.0.0.1", "10.0.0.3"]);
+        assert_eq!(near(&all, Some("c")).len(), 3, "a zone without endpoints takes all");
+        assert_eq!(near(&all, None).len(), 3);
+        assert_eq!(near(&hinted(&[("10.0.0.1", &["a"]), ("10.0.0.2", &[])]), Some("a")).len(), 2);
+        let mut some_rest = all.clone();
+        some_rest.endpoints[1].zones = [].into();
+        some_rest.endpoints[1].state = EndpointState::NotReady;
+        assert_eq!(
+            near(&some_rest, Some("a")),
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(String::from),
+            "one without hints that is not ready does not count, and is not elsewhere"
+        );
     }
 }

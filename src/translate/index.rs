@@ -78,6 +78,8 @@ pub struct Index {
     addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Services that have a pool since the last translation: endpoints of others concern nobody.
     pooled: BTreeSet<ObjectRef>,
+    /// Ours.
+    zone: Option<Arc<str>>,
     stale: Stale,
 }
 
@@ -113,6 +115,13 @@ impl Index {
                 let changed = known != Some(addresses);
                 if changed {
                     self.stale.addresses.insert(host_port);
+                }
+                Dirty::endpoints(changed)
+            }
+            Change::Zone(zone) => {
+                let changed = self.zone.replace(zone.clone()) != Some(zone);
+                if changed {
+                    self.stale.services.extend(self.pooled.iter().cloned());
                 }
                 Dirty::endpoints(changed)
             }
@@ -217,6 +226,10 @@ impl Index {
 
     pub(super) fn slices(&self, service: &ObjectRef) -> impl Iterator<Item = &Slice> + Clone {
         self.slices.of(service)
+    }
+
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     pub(super) fn resolved(&self, host_port: &str) -> &[SocketAddr] {

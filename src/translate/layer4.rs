@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    HasHttps, Options, allowance,
+    HasHttps, Options, allowance, balancing,
     build::Draft,
     location::{CONNECT, IDLE, drain, positive},
     ownership::{Owners, Permit},
@@ -17,7 +17,8 @@ use crate::{
     api::{self, IntOrString, Reason, TcpTlsMode},
     model::{
         LocationKey, ObjectRef,
-        route::{Policy, ProxyProtocol, TcpRoute, TcpTls},
+        balancing::Balancing,
+        route::{ProxyProtocol, TcpRoute, TcpTls},
         table::{HostPattern, TcpPort, TlsVersion},
         tls::Application,
     },
@@ -167,10 +168,7 @@ impl Entry {
             hosts,
             tls,
             backends,
-            policy: match spec.load_balancing.as_ref().and_then(|balancing| balancing.policy) {
-                Some(api::LoadBalancingPolicy::RoundRobin) => Policy::RoundRobin,
-                _ => Policy::LeastConnections,
-            },
+            balancing: balancing(spec).map_err(invalid)?,
             proxy_protocol: spec.proxy_protocol.map(|version| match version {
                 api::ProxyProtocol::V1 => ProxyProtocol::V1,
                 api::ProxyProtocol::V2 => ProxyProtocol::V2,
@@ -181,6 +179,12 @@ impl Entry {
         };
         Ok(Self { route: Arc::new(route), ports, problems })
     }
+}
+
+fn balancing(spec: &api::TcpRoute) -> Result<Balancing, String> {
+    let source_ip = spec.affinity.as_ref().and_then(|affinity| affinity.source_ip.as_ref());
+    let affinity = source_ip.map(balancing::source_ip).transpose()?;
+    Ok(Balancing { affinity, ..balancing::balancing(spec.load_balancing.as_ref())? })
 }
 
 fn identity(spec: &api::TcpRoute, hosts: &[HostPattern]) -> Arc<str> {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    defaults,
+    balancing, defaults,
     references::Context,
     route::Route,
     status::{Problem, Report},
@@ -14,12 +14,13 @@ use super::{
     values,
 };
 use crate::{
-    api::{self, LoadBalancingPolicy, PathType, Policy as ApiPolicy},
+    api::{self, PathType, Policy as ApiPolicy},
     model::{
         LocationKey,
+        balancing::Balancing,
         route::{
             Action, Drain, DrainBy, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, OnRemoved, PathPattern, Ping, PingTo,
-            Policy, Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
+            Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
             WebSocket,
         },
         tls::Application,
@@ -83,6 +84,8 @@ pub(super) fn translate(
 pub(super) fn faults_of_defaults(route: &Route) -> impl Iterator<Item = String> + '_ {
     route.spec.defaults.iter().flat_map(|policy| {
         let faults = [
+            balancing::balancing(policy.load_balancing.as_ref()).err(),
+            balancing::affinity(policy.affinity.as_ref(), &PathPattern::Prefix("".into())).err(),
             timeouts(policy.timeouts.as_ref()).err(),
             websocket(policy.websocket.as_ref()).err(),
             upgrades(policy.upgrades.as_ref()).err(),
@@ -218,13 +221,10 @@ fn action(
 
 /// Hands requests to backends, as a policy says.
 pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
-    let balancing = policy.load_balancing.as_ref().and_then(|balancing| balancing.policy);
+    let balancing = balancing::balancing(policy.load_balancing.as_ref())?;
     Ok(Proxy {
         backends,
-        policy: match balancing {
-            Some(LoadBalancingPolicy::RoundRobin) => Policy::RoundRobin,
-            _ => Policy::LeastConnections,
-        },
+        balancing: Balancing { affinity: balancing::affinity(policy.affinity.as_ref(), path)?, ..balancing },
         rewrite: rewrite(policy.rewrite.as_ref(), path)?,
         host: policy.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref()).map(Arc::from),
         timeouts: timeouts(policy.timeouts.as_ref())?,

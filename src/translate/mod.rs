@@ -9,6 +9,7 @@
 
 mod acme;
 mod allowance;
+mod balancing;
 mod build;
 mod change;
 mod class;

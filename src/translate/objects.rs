@@ -131,6 +131,25 @@ pub struct Endpoint {
     pub conditions: EndpointConditions,
     /// The Pod behind it.
     pub target_ref: Option<TargetRef>,
+    /// Whom it is meant for.
+    pub hints: Option<EndpointHints>,
+}
+
+/// `discovery.k8s.io/v1.EndpointHints`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// Clients of these zones.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub for_zones: Vec<ForZone>,
+}
+
+/// `discovery.k8s.io/v1.ForZone`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ForZone {
+    /// `topology.kubernetes.io/zone` of their nodes.
+    pub name: String,
 }
 
 /// `discovery.k8s.io/v1.EndpointConditions`. An absent `ready` is true, an absent `serving` is `ready`.

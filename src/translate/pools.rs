@@ -35,7 +35,7 @@ pub(super) fn endpoints(index: &Index, options: &Options, key: &PoolKey) -> Pool
     let PoolKey::Service { service: name, port } = key else { return PoolSpec::default() };
     let service = index.service(name);
     match service.and_then(|service| Some((service, service_port(service, port)?))) {
-        Some((service, port)) => slices::of_service(service, port, index.slices(name)),
+        Some((service, port)) => slices::of_service(service, port, index.slices(name), index.zone()),
         None => PoolSpec::default(),
     }
 }

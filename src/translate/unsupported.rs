@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Access, Limits, LoadBalancing, LoadBalancingPolicy, Policy, TcpRoute, Timeouts};
+use crate::api::{Access, Limits, LoadBalancing, Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,6 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
 pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
     let mut fields = guards(tcp.limits.as_ref(), tcp.access.as_ref());
     fields.extend(load_balancing(tcp.load_balancing.as_ref()));
-    fields.extend(given("affinity", tcp.affinity.as_ref()));
     fields.extend(given("healthCheck", tcp.health_check.as_ref()));
     fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
     fields
@@ -44,13 +43,7 @@ fn guards(limits: Option<&Limits>, access: Option<&Access>) -> Vec<&'static str>
 }
 
 fn load_balancing(field: Option<&LoadBalancing>) -> Vec<&'static str> {
-    let Some(LoadBalancing { policy, slow_start, max_connections_per_endpoint, rebalance }) = field else { return Vec::new() };
-    named([
-        (*policy == Some(LoadBalancingPolicy::Random), "loadBalancing.policy Random"),
-        (slow_start.is_some_and(|time| time.non_zero().is_some()), "loadBalancing.slowStart"),
-        (max_connections_per_endpoint.is_some(), "loadBalancing.maxConnectionsPerEndpoint"),
-        (rebalance.is_some(), "loadBalancing.rebalance"),
-    ])
+    named([(field.is_some_and(|balancing| balancing.rebalance.is_some()), "loadBalancing.rebalance")])
 }
 
 fn timeouts(field: Option<&Timeouts>) -> Vec<&'static str> {
@@ -83,7 +76,7 @@ mod tests {
             "limits": {"connections": 5},
             "access": {"allow": ["10.0.0.0/8"]},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 9);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 6);
         assert_eq!(fields(policy, Serves::Itself), ["limits", "access"]);
     }
 

@@ -191,7 +191,7 @@ mod tests {
     fn table(state: EndpointState) -> Table {
         let pool = PoolKey::Service { service: ObjectRef::new("default", "chat"), port: "ws".into() };
         let pod = Some(Arc::new(Pod { name: "chat-0".into(), uid: "u".into() }));
-        let endpoints = vec![EndpointSpec { address: "10.0.0.1:80".parse().unwrap(), state, pod }];
+        let endpoints = vec![EndpointSpec { pod, ..EndpointSpec::new("10.0.0.1:80".parse().unwrap(), state) }];
         Table { pools: BTreeMap::from([(pool, Arc::new(PoolSpec { endpoints }))]), ..Table::default() }
     }
 

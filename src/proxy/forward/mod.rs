@@ -24,7 +24,7 @@ use super::{
     search::{Search, Unreached},
 };
 use crate::{
-    balance::{Endpoint, Lease, Target},
+    balance::{Ask, Endpoint, Lease, Target},
     dial::{self, DialError, TlsFault},
     live::Secured,
     model::EndpointKey,
@@ -48,6 +48,8 @@ pub struct Outgoing {
 pub struct Route<'a> {
     /// Picks endpoints.
     pub target: &'a Target,
+    /// What it is asked.
+    pub ask: Ask,
     /// TLS to them.
     pub secured: &'a Secured,
     /// Counts their failures.
@@ -83,7 +85,7 @@ pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut 
 
 /// The same endpoint by a new connection; another one if that fails.
 async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), Refusal> {
-    let mut search = Search::new(route.target, route.metrics);
+    let mut search = Search::new(route.target, route.ask, route.metrics);
     match fresh(route, &lease).await {
         Ok(connection) => Ok((lease, connection)),
         Err(error) => {
@@ -95,7 +97,7 @@ async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), R
 
 /// A connection to an endpoint of the route: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
 pub async fn connect(route: &Route<'_>, pool: Option<&Arc<Pool>>) -> Result<(Lease, Connection), Refusal> {
-    find(route, pool, Search::new(route.target, route.metrics)).await
+    find(route, pool, Search::new(route.target, route.ask, route.metrics)).await
 }
 
 async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_>) -> Result<(Lease, Connection), Refusal> {
@@ -130,6 +132,7 @@ impl From<Unreached> for Refusal {
         match unreached {
             Unreached::NoBackends => Refusal::NoBackends,
             Unreached::NoReadyEndpoint => Refusal::NoReadyEndpoint,
+            Unreached::Full => Refusal::EndpointsFull,
             Unreached::ConnectFailed => Refusal::ConnectFailed,
             Unreached::ConnectTimeout => Refusal::ConnectTimeout,
             Unreached::Tls(fault) => Refusal::BackendTls(fault),

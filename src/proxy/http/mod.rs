@@ -32,6 +32,7 @@ use super::{
     upgrade::{self, Outcome, Switch, Tunnelled, handshake, handshake::Expected},
 };
 use crate::{
+    balance::{Ask, Purpose},
     live::Served,
     model::route::{Action, Proxy as Spec},
     telemetry::LocationMetrics,
@@ -220,8 +221,11 @@ impl Session {
         drop(located);
         let target = served.target.as_ref().ok_or(Refusal::NoBackends)?;
         let Spec { timeouts, .. } = &**spec;
+        let purpose = if upgrade.is_some() { Purpose::Tunnel } else { Purpose::Request };
+        let ask = Ask::anyone(exchange.started, purpose);
         let route = Route {
             target,
+            ask,
             secured: &served.secured,
             metrics: &served.metrics,
             pool: &self.proxy.pool,

@@ -18,7 +18,8 @@ use crate::{
     live::Live,
     model::{
         Cert, LocationKey, ObjectRef, PoolKey, Table,
-        route::{Backend, Drain, Policy, ProxyProtocol as Version, TcpRoute, TcpTls},
+        balancing::{Balancing, Policy},
+        route::{Backend, Drain, ProxyProtocol as Version, TcpRoute, TcpTls},
         table::{Host, HostPattern, HostTls, TlsVersion},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -78,7 +79,7 @@ fn free_port() -> u16 {
 fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSpec>) {
     let pool = PoolKey::Address(label.into());
     let state = EndpointState::Ready;
-    let mut endpoints: Vec<_> = backends.iter().map(|address| EndpointSpec { address: *address, state, pod: None }).collect();
+    let mut endpoints: Vec<_> = backends.iter().map(|address| EndpointSpec::new(*address, state)).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     let route = TcpRoute {
         key: LocationKey { namespace: "default".into(), identity: label.into() },
@@ -87,7 +88,7 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         hosts: vec![HostPattern::Any],
         tls: TcpTls::None,
         backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
-        policy: Policy::RoundRobin,
+        balancing: Balancing { policy: Policy::RoundRobin, ..Balancing::default() },
         proxy_protocol: None,
         connect: Duration::from_secs(5),
         idle: None,
