@@ -65,15 +65,14 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match &self.checks {
-            // An authority is no server's certificate to webpki; what was named itself needs nobody to vouch for it.
-            Checks::Chain { pinned: Some(pinned), .. } if pinned.has(leaf) => {
-                is_valid_at(leaf, now)?;
-                verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            Checks::Chain { webpki, .. } => {
-                webpki.verify_server_cert(leaf, intermediates, name, ocsp, now).map_err(|error| named_rightly(error, leaf))
-            }
+            Checks::Chain { webpki, pinned } => match pinned.as_ref().and_then(|pinned| pinned.names(leaf, now)) {
+                Some(valid) => {
+                    valid?;
+                    verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+                    Ok(ServerCertVerified::assertion())
+                }
+                None => webpki.verify_server_cert(leaf, intermediates, name, ocsp, now).map_err(|error| named_rightly(error, leaf)),
+            },
             Checks::Never => Err(CertificateError::UnknownIssuer.into()),
             Checks::Nothing => Ok(ServerCertVerified::assertion()),
         }
@@ -111,18 +110,4 @@ fn named_rightly(error: Error, leaf: &CertificateDer<'_>) -> Error {
         }
         _ => error,
     }
-}
-
-/// Whether a certificate that nobody vouches for is within its own validity.
-fn is_valid_at(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let validity = certificate.validity();
-    if now > validity.not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
-    }
-    if now < validity.not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
-    }
-    Ok(())
 }

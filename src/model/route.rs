@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{
     LocationKey, ObjectRef, PoolKey,
     balancing::Balancing,
-    table::{HostPattern, TlsVersion},
-    tls::{BackendTls, ClientAuth},
+    table::{HostPattern, HostTls},
+    tls::BackendTls,
 };
 
 /// One location: which requests it takes, and what it does with them.
@@ -461,16 +461,8 @@ pub enum TcpTls {
     None,
     /// The backend: the ClientHello is read, not touched.
     Passthrough,
-    /// We do.
-    Terminate {
-        /// Secrets, chosen by SNI.
-        certificates: Vec<ObjectRef>,
-        /// The lowest version accepted.
-        min_version: TlsVersion,
-        /// What is asked of clients' certificates; nothing where absent.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        client_auth: Option<Arc<ClientAuth>>,
-    },
+    /// We do. There is nothing to redirect.
+    Terminate(HostTls),
 }
 
 /// A version of the PROXY protocol.

@@ -9,11 +9,12 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, ServerName},
+    CertificateError, RootCertStore,
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use super::Cert;
 
@@ -83,9 +84,10 @@ impl Authorities {
         &self.roots
     }
 
-    /// Whether this very certificate is among them.
-    pub fn has(&self, certificate: &CertificateDer<'_>) -> bool {
-        self.certificates.contains(certificate)
+    /// Whether this very certificate is among them, and then whether it is valid at that time: what was named itself needs nobody to
+    /// vouch for it, and an authority is no peer's certificate to webpki.
+    pub fn names(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Option<Result<(), CertificateError>> {
+        self.certificates.contains(leaf).then(|| is_valid_at(leaf, now))
     }
 }
 
@@ -131,6 +133,19 @@ pub enum ClientAuthMode {
     Require,
     /// It may; a wrong one may not.
     Optional,
+}
+
+fn is_valid_at(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = certificate.validity();
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    Ok(())
 }
 
 fn as_text<S: Serializer>(name: &ServerName<'_>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -24,20 +24,18 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     Proxy, ProxyProtocol, Settings,
+    client_auth::{self, Verified},
     gate::Permit,
     guarded::{Deadlines, Guarded},
     hello::{ClientHello, HelloError, HelloReader},
     http,
     proxy_protocol::{self, Start, canonical},
     tcp,
-    tls::Terminator,
+    tls::{Terminator, Terms},
 };
 use crate::{
     live::ServedTcp,
-    model::{
-        route::TcpTls,
-        table::{TcpPort, TlsVersion},
-    },
+    model::{route::TcpTls, table::TcpPort},
     tunnel::{self, Socket},
 };
 
@@ -62,6 +60,8 @@ pub struct ClientInfo {
     pub secure: bool,
     /// The name in the ClientHello, in lower case.
     pub sni: Option<Arc<str>>,
+    /// What its certificate was verified by, where one was asked for.
+    pub verified: Option<Arc<Verified>>,
     /// Counts the connection as open: keep it until the connection has ended, and hand it on to its tunnel.
     pub permit: tunnel::Permit,
 }
@@ -124,7 +124,7 @@ impl Refused {
             Refused::Hello(HelloError::NotTls) => "not_tls",
             Refused::Hello(HelloError::Malformed | HelloError::TooLong) => "client_hello",
             Refused::TlsTimeout => "tls_timeout",
-            Refused::Tls(_) => "tls_handshake",
+            Refused::Tls(error) => client_auth::token(error),
             Refused::NoRoute => "no_route",
         }
     }
@@ -234,6 +234,7 @@ impl Entrance {
             public_https_port: self.public_https_port,
             secure: false,
             sni: None,
+            verified: None,
             permit: Arc::new(permit),
         }
     }
@@ -304,13 +305,12 @@ impl Opened {
             hello => hello?,
         };
         client.sni = hello.name.map(Arc::from);
-        match self.https_way(&client) {
-            Way::Tcp(served, lowest) => self.join(client, &served, lowest, terminator, by).await,
-            Way::Terminated(lowest) => {
-                client.secure = true;
+        match self.https_way(&client, terminator)? {
+            Way::Tcp(served, terms) => self.join(client, &served, terms, by).await,
+            Way::Terminated(terms) => {
                 let Self { proxy, socket, read, .. } = self;
                 // Boxed: what a handshake needs is not held by the connection after it.
-                let mut tls = Box::pin(handshake(terminator, socket, read, lowest, by)).await?;
+                let mut tls = Box::pin(handshake(&proxy, terms, socket, read, by, &mut client)).await?;
                 // hyper reserves its buffer at its first read.
                 match timeout(proxy.settings.header_timeout, tls.fill_buf()).await {
                     Ok(Ok([]) | Err(_)) => return Err(Refused::Gone),
@@ -323,15 +323,14 @@ impl Opened {
         }
     }
 
-    fn https_way(&self, client: &ClientInfo) -> Way {
+    fn https_way(&self, client: &ClientInfo, terminator: &Terminator) -> Result<Way, Refused> {
         let snapshot = self.proxy.live.load();
         let (router, name) = (&snapshot.router, client.sni.as_deref());
-        match router.tcp(&TcpPort::Https(Arc::clone(&client.listener)), name) {
-            Some(route) => {
-                Way::Tcp(Arc::clone(&snapshot.tcp[route]), router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version))
-            }
-            None => Way::Terminated(router.host_tls(&client.listener, name).map_or(TlsVersion::default(), |tls| tls.min_version)),
-        }
+        let terms = |tls| terminator.terms(tls).map_err(|error| Refused::Tls(io::Error::other(error)));
+        Ok(match router.tcp(&TcpPort::Https(Arc::clone(&client.listener)), name) {
+            Some(route) => Way::Tcp(Arc::clone(&snapshot.tcp[route]), terms(router.tcp_tls(route))?),
+            None => Way::Terminated(terms(router.host_tls(&client.listener, name))?),
+        })
     }
 
     async fn tcp(mut self, mut client: ClientInfo, port: u16, terminator: &Terminator) -> Result<(), Refused> {
@@ -340,27 +339,19 @@ impl Opened {
         if self.proxy.live.load().router.tcp_needs_sni(&port) {
             client.sni = self.hello(by).await?.name.map(Arc::from);
         }
-        let (served, lowest) = {
+        let (served, terms) = {
             let snapshot = self.proxy.live.load();
             let route = snapshot.router.tcp(&port, client.sni.as_deref()).ok_or(Refused::NoRoute)?;
-            let lowest = snapshot.router.tcp_tls(route).map_or(TlsVersion::default(), |tls| tls.min_version);
-            (Arc::clone(&snapshot.tcp[route]), lowest)
+            let terms = terminator.terms(snapshot.router.tcp_tls(route)).map_err(|error| Refused::Tls(io::Error::other(error)))?;
+            (Arc::clone(&snapshot.tcp[route]), terms)
         };
-        self.join(client, &served, lowest, terminator, by).await
+        self.join(client, &served, terms, by).await
     }
 
-    async fn join(
-        self,
-        mut client: ClientInfo,
-        served: &ServedTcp,
-        lowest: TlsVersion,
-        terminator: &Terminator,
-        by: Instant,
-    ) -> Result<(), Refused> {
+    async fn join(self, mut client: ClientInfo, served: &ServedTcp, terms: Terms, by: Instant) -> Result<(), Refused> {
         let Self { proxy, socket, read, .. } = self;
-        if let TcpTls::Terminate { .. } = served.route.tls {
-            client.secure = true;
-            let tls = Box::pin(handshake(terminator, socket, read, lowest, by)).await?;
+        if let TcpTls::Terminate(_) = served.route.tls {
+            let tls = Box::pin(handshake(&proxy, terms, socket, read, by, &mut client)).await?;
             tcp::serve(&proxy, served, client, Socket::Tls(tls), Bytes::new()).await;
         } else {
             tcp::serve(&proxy, served, client, Socket::Tcp(socket), read.freeze()).await;
@@ -419,22 +410,34 @@ impl Opened {
 
 /// Who a connection to an HTTPS port is for.
 enum Way {
-    /// For us: the lowest version of TLS its host accepts.
-    Terminated(TlsVersion),
+    /// For us, on the terms of its host.
+    Terminated(Terms),
     /// For a layer-4 route.
-    Tcp(Arc<ServedTcp>, TlsVersion),
+    Tcp(Arc<ServedTcp>, Terms),
 }
 
+/// Ends TLS, and notes in `client` who it is.
 async fn handshake(
-    terminator: &Terminator,
+    proxy: &Proxy,
+    terms: Terms,
     socket: TcpStream,
     read: BytesMut,
-    lowest: TlsVersion,
     by: Instant,
+    client: &mut ClientInfo,
 ) -> Result<Box<TlsStream<TcpStream>>, Refused> {
-    match timeout_at(by, terminator.accept(socket, &read, lowest)).await {
-        Ok(Ok(tls)) => Ok(Box::new(tls)),
-        Ok(Err(error)) => Err(Refused::Tls(error)),
-        Err(_) => Err(Refused::TlsTimeout),
-    }
+    let tls = match timeout_at(by, terms.accept(socket, &read)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err((error, socket))) => {
+            // The alert says which certificate is missing or wrong. What the client has sent meanwhile would turn it into a reset.
+            if let Some(socket) = socket {
+                Guarded::new(socket, Bytes::new(), Deadlines::of(&proxy.settings)).close().await;
+            }
+            return Err(Refused::Tls(error));
+        }
+        Err(_) => return Err(Refused::TlsTimeout),
+    };
+    let verified = terms.verified(&tls).map_err(|error| Refused::Tls(io::Error::other(rustls::Error::from(error))))?;
+    client.secure = true;
+    client.verified = verified.map(Arc::new);
+    Ok(Box::new(tls))
 }

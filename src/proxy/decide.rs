@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header::LOCATION, reque
 use super::{
     Proxy,
     body::Body,
+    client_auth::admits,
     conn::ClientInfo,
     headers::{
         admit::{Admitted, Authority, Target, admit},
@@ -40,6 +41,8 @@ pub(super) struct Located<'a> {
     pub query: Option<&'a str>,
     /// Whether the client came by https, as far as trusted peers tell.
     pub secure: bool,
+    /// Whether its host asks clients for certificates.
+    pub asks: bool,
     /// The connection ends after the answer.
     pub last: bool,
 }
@@ -62,19 +65,25 @@ pub(super) fn decide<'a>(proxy: &Proxy, client: &ClientInfo, parts: &'a Parts, s
     }
     let snapshot = proxy.live.load();
     let host = authority.as_ref().map(|authority| &*authority.host);
+    let tls = snapshot.router.host_tls(&client.listener, host);
+    let challenge = path.as_str().starts_with(ACME);
     if !secure
         && let Some(host) = host
-        && !path.as_str().starts_with(ACME)
-        && snapshot.router.host_tls(&client.listener, Some(host)).is_some_and(|tls| tls.redirect)
+        && !challenge
+        && tls.is_some_and(|tls| tls.redirect)
     {
         return Ok(Plan::Answer(to_https(client, host, &path, query)?));
+    }
+    let asked = tls.and_then(|tls| tls.client_auth.as_ref());
+    if client.secure || !challenge {
+        admits(client.secure, client.verified.as_deref(), asked)?;
     }
     let head = Head { listener: &client.listener, host, path: &path, query, method: &parts.method, headers: &parts.headers, websocket };
     let served = match snapshot.router.decide(&head) {
         Decision::Location(index) => snapshot.served.get(index).cloned().ok_or(Refusal::Internal)?,
         Decision::NotFound => return Err(Refusal::NotFound),
     };
-    Ok(Plan::Location(Located { served, authority, path, query, secure, last }))
+    Ok(Plan::Location(Located { served, authority, path, query, secure, asks: asked.is_some(), last }))
 }
 
 impl Located<'_> {

@@ -105,7 +105,7 @@ pub async fn start(proxy: &Arc<Proxy>) -> Result<Listening, StartError> {
     let shared = Arc::new(Shared {
         gate: Gate::new(settings.max_connections, settings.max_connections_per_client, Arc::clone(&proxy.metrics)),
         proxy: Arc::clone(proxy),
-        tls: Tls::new()?,
+        tls: Tls::new(Arc::clone(&proxy.keys))?,
     });
     let doors = shared.doors()?;
     let bound = doors.iter().map(|door| door.bound.clone()).collect();

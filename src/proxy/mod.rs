@@ -7,6 +7,8 @@
 pub mod affinity;
 pub mod backend;
 pub mod body;
+pub mod client_auth;
+pub mod client_cert;
 pub mod conn;
 mod decide;
 pub mod files;
@@ -16,6 +18,7 @@ pub mod guarded;
 pub mod headers;
 pub mod hello;
 pub mod http;
+pub mod keys;
 pub mod listen;
 #[cfg(test)]
 mod peers;
@@ -25,6 +28,7 @@ pub mod retire;
 mod search;
 mod sent;
 pub mod tcp;
+mod tickets;
 pub mod tls;
 pub mod upgrade;
 
@@ -170,6 +174,8 @@ pub struct Proxy {
     pub access: AccessLog,
     /// Answers with files.
     pub files: files::Files,
+    /// What replicas can read of one another.
+    pub keys: Arc<keys::Keys>,
     /// Connections to backends that wait for their next request.
     pub pool: Arc<backend::Pool>,
     leaving: AtomicBool,
@@ -193,6 +199,7 @@ impl Proxy {
             metrics,
             access,
             files,
+            keys: keys::Keys::random(),
             pool: backend::Pool::new(),
             leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),

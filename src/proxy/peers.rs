@@ -105,6 +105,7 @@ pub async fn gateway_with(location: Location, endpoints: &[SocketAddr], settings
                 public_https_port: None,
                 secure: false,
                 sni: None,
+                verified: None,
                 permit: Arc::new(()),
             };
             let settings = &accepting.settings;

@@ -36,6 +36,10 @@ pub enum Refusal {
     BodyTimeout,
     /// CONNECT, or another method that a handshake or a file does not know; the `Allow` that says which are.
     MethodNotAllowed(&'static str),
+    /// The connection was made for a host that asks other certificates of clients.
+    Misdirected,
+    /// The host is for clients with a certificate, and plain HTTP has none.
+    ClientCertificate,
     /// No host and path for it.
     NotFound,
     /// A handshake whose Sec-WebSocket-Version is not 13.
@@ -94,7 +98,8 @@ impl Refusal {
             | InvalidBody
             | HandshakeKey
             | HandshakeBody => StatusCode::BAD_REQUEST,
-            Origin | FileForbidden => StatusCode::FORBIDDEN,
+            Origin | FileForbidden | ClientCertificate => StatusCode::FORBIDDEN,
+            Misdirected => StatusCode::MISDIRECTED_REQUEST,
             NotFound => StatusCode::NOT_FOUND,
             MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -122,6 +127,8 @@ impl Refusal {
             HeadTimeout => "head_timeout",
             BodyTimeout => "body_timeout",
             MethodNotAllowed(_) => "method_not_allowed",
+            Misdirected => "misdirected",
+            ClientCertificate => "client_certificate",
             NotFound => "not_found",
             HandshakeVersion => "handshake_version",
             HandshakeKey => "handshake_key",
@@ -167,6 +174,8 @@ impl Refusal {
             HeadTimeout => "the request head did not arrive in time\n",
             BodyTimeout => "the request body did not arrive in time\n",
             MethodNotAllowed(_) => "the method is not allowed here\n",
+            Misdirected => "this connection was made for another host name: make one for this one\n",
+            ClientCertificate => "this host is for clients with a certificate, over https\n",
             NotFound => "there is nothing at this host and path\n",
             HandshakeVersion => "only version 13 of the WebSocket protocol is spoken here\n",
             HandshakeKey => "Sec-WebSocket-Key must be 16 bytes in base64\n",
@@ -213,6 +222,7 @@ impl Refusal {
                 | HeadTimeout
                 | BodyTimeout
                 | HandshakeBody
+                | Misdirected
         )
     }
 

@@ -5,25 +5,35 @@
 use std::{io, sync::Arc};
 
 use rustls::{
-    ServerConfig, ServerConnection,
+    CertificateError, ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use super::{
+    client_auth::{Asking, Verified},
+    client_cert::ClientCert,
+    keys::Keys,
+    tickets::Tickets,
+};
 use crate::{
     live::Live,
-    model::table::{TcpPort, TlsVersion},
+    model::{
+        table::{TcpPort, TlsVersion},
+        tls::ClientAuth,
+    },
+    router::CompiledTls,
 };
 
 /// Why the data side can't speak TLS at all.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// No session tickets.
+    /// No configuration.
     #[error("TLS can not be set up: {0}")]
     Rustls(#[from] rustls::Error),
     /// No self-signed certificate.
@@ -44,7 +54,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Tls {
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    keys: Arc<Keys>,
     /// For names without a certificate, where no default one is configured.
     self_signed: Arc<CertifiedKey>,
 }
@@ -52,51 +62,122 @@ pub struct Tls {
 /// Ends TLS on one port.
 #[derive(Debug)]
 pub struct Terminator {
+    provider: Arc<CryptoProvider>,
+    keys: Arc<Keys>,
+    certificates: Arc<Certificates>,
     from_1_2: Arc<ServerConfig>,
     from_1_3: Arc<ServerConfig>,
 }
 
+/// How one connection is to be ended: as the host that it asks for says.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    config: Arc<ServerConfig>,
+    client_auth: Option<Arc<ClientAuth>>,
+}
+
 impl Tls {
-    /// Makes the ticket keys and a self-signed certificate.
-    pub fn new() -> Result<Self, TlsError> {
+    /// Makes a self-signed certificate. Tickets are sealed with `keys`.
+    pub fn new(keys: Arc<Keys>) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let self_signed = Arc::new(self_signed(&provider)?);
-        Ok(Self { provider, tickets: aws_lc_rs::Ticketer::new()?, self_signed })
+        Ok(Self { provider, keys, self_signed })
     }
 
     /// Ends TLS with the certificates of one place.
     pub fn terminator(&self, live: Arc<Live>, place: Place) -> Result<Terminator, TlsError> {
         let certificates = Arc::new(Certificates { live, place, self_signed: Arc::clone(&self.self_signed) });
-        let config = |versions| -> Result<Arc<ServerConfig>, TlsError> {
-            let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider)).with_protocol_versions(versions)?;
-            let mut config = config.with_no_client_auth().with_cert_resolver(Arc::clone(&certificates) as _);
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            config.ticketer = Arc::clone(&self.tickets);
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            // One is enough to come back with, and each costs a sealing and a write.
-            config.send_tls13_tickets = 1;
-            Ok(Arc::new(config))
-        };
-        Ok(Terminator { from_1_2: config(&[&TLS12, &TLS13])?, from_1_3: config(&[&TLS13])? })
+        let config = |lowest| config(&self.provider, &self.keys, &certificates, lowest, None);
+        let (from_1_2, from_1_3) = (config(TlsVersion::V1_2)?, config(TlsVersion::V1_3)?);
+        Ok(Terminator { provider: Arc::clone(&self.provider), keys: Arc::clone(&self.keys), certificates, from_1_2, from_1_3 })
     }
 }
 
+fn config(
+    provider: &Arc<CryptoProvider>,
+    keys: &Arc<Keys>,
+    certificates: &Arc<Certificates>,
+    lowest: TlsVersion,
+    client_auth: Option<&ClientAuth>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let versions: &[_] = match lowest {
+        TlsVersion::V1_2 => &[&TLS12, &TLS13],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
+    let config = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions)?;
+    let config = match client_auth {
+        None => config.with_no_client_auth(),
+        Some(auth) => config.with_client_cert_verifier(Arc::new(Asking::new(auth, provider))),
+    };
+    let mut config = config.with_cert_resolver(Arc::clone(certificates) as _);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A session that goes on is not verified again: it does only where the same is asked for.
+    config.ticketer = Arc::new(Tickets::new(Arc::clone(keys), client_auth.map(context).unwrap_or_default()));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // One is enough to come back with, and each costs a sealing and a write.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// What a session was verified by, in bytes.
+fn context(auth: &ClientAuth) -> Vec<u8> {
+    let authorities = auth.authorities.as_ref().map_or("nobody", |authorities| authorities.fingerprint());
+    format!("{:?} {authorities}", auth.mode).into_bytes()
+}
+
 impl Terminator {
-    /// Goes through the handshake that the bytes already read begin.
-    pub async fn accept(&self, socket: TcpStream, read: &[u8], lowest: TlsVersion) -> io::Result<TlsStream<TcpStream>> {
+    /// The terms of a host or layer-4 route.
+    pub fn terms(&self, tls: Option<&CompiledTls>) -> Result<Terms, rustls::Error> {
+        let lowest = tls.map_or_else(TlsVersion::default, |tls| tls.min_version);
+        if let Some((tls, auth)) = tls.and_then(|tls| Some((tls, tls.client_auth.as_ref()?))) {
+            let config = match tls.asking.get() {
+                Some(config) => config,
+                None => {
+                    let config = config(&self.provider, &self.keys, &self.certificates, lowest, Some(auth))?;
+                    tls.asking.get_or_init(|| config)
+                }
+            };
+            return Ok(Terms { config: Arc::clone(config), client_auth: Some(Arc::clone(auth)) });
+        }
         let config = match lowest {
             TlsVersion::V1_2 => &self.from_1_2,
             TlsVersion::V1_3 => &self.from_1_3,
         };
+        Ok(Terms { config: Arc::clone(config), client_auth: None })
+    }
+}
+
+impl Terms {
+    /// Goes through the handshake that the bytes already read begin. The socket comes back with an error, where there is more to be said.
+    pub async fn accept(&self, socket: TcpStream, read: &[u8]) -> Result<TlsStream<TcpStream>, (io::Error, Option<TcpStream>)> {
         let mut refused = None;
-        let mut handshake = TlsAcceptor::from(Arc::clone(config)).accept_with(socket, |tls| refused = replay(tls, read).err());
-        let Some((error, alert)) = refused else { return handshake.await };
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let mut handshake = acceptor.accept_with(socket, |tls| refused = replay(tls, read).err());
+        let Some((error, alert)) = refused else {
+            return handshake.into_fallible().await.map_err(|(error, socket)| (error, Some(socket)));
+        };
         // rustls would wait for more before it sends the alert.
         if let Some(socket) = handshake.get_mut() {
-            socket.write_all(&alert).await?;
-            socket.shutdown().await?;
+            let said = async {
+                socket.write_all(&alert).await?;
+                socket.shutdown().await
+            };
+            // Whoever does not take it has gone.
+            let _ = said.await;
         }
-        Err(error)
+        Err((error, None))
+    }
+
+    /// Who the client is, as far as it was asked. `Err` where its certificate was over before this session went on.
+    pub fn verified(&self, tls: &TlsStream<TcpStream>) -> Result<Option<Verified>, CertificateError> {
+        let Some(client_auth) = &self.client_auth else { return Ok(None) };
+        let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = leaf.map(|leaf| ClientCert::read(leaf).ok_or(CertificateError::BadEncoding)).transpose()?;
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        if certificate.as_ref().is_some_and(|certificate| certificate.is_over(now)) {
+            return Err(CertificateError::Expired);
+        }
+        Ok(Some(Verified { client_auth: Arc::clone(client_auth), certificate }))
     }
 }
 

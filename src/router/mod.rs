@@ -213,7 +213,7 @@ impl VirtualHost {
         let ordered = indices.iter().map(|index| (*index, &*locations.compiled[*index as usize]));
         Self {
             pattern: host.host.clone(),
-            tls: host.tls.as_ref().map(|tls| CompiledTls::compile(&tls.certificates, tls.redirect, tls.min_version, table)),
+            tls: host.tls.as_ref().map(|tls| CompiledTls::compile(tls, table)),
             paths: Paths::compile(ordered),
             locations: indices,
         }
@@ -260,7 +260,7 @@ fn asks_for_sni(route: &TcpRoute) -> bool {
 
 fn tcp_tls(route: &TcpRoute, table: &Table) -> Option<CompiledTls> {
     match &route.tls {
-        TcpTls::Terminate { certificates, min_version, .. } => Some(CompiledTls::compile(certificates, false, *min_version, table)),
+        TcpTls::Terminate(tls) => Some(CompiledTls::compile(tls, table)),
         TcpTls::None | TcpTls::Passthrough => None,
     }
 }

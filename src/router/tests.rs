@@ -194,7 +194,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
 
 #[test]
 fn layer_four_goes_by_port_and_name() {
-    let terminate = TcpTls::Terminate { certificates: vec![], min_version: TlsVersion::V1_2, client_auth: None };
+    let terminate = TcpTls::Terminate(HostTls { certificates: vec![], redirect: false, min_version: TlsVersion::V1_2, client_auth: None });
     let table = Table {
         hosts: vec![host(named("web.test"), vec![]), host(HostPattern::Any, vec![])],
         tcp: BTreeMap::from([

@@ -2,11 +2,15 @@
 //!
 //! It never knows handshakes. `Router` compiles it, `proxy::tls` asks it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, sign::CertifiedKey};
 
-use crate::model::{Cert, ObjectRef, Table, table::TlsVersion};
+use crate::model::{
+    Cert, Table,
+    table::{HostTls, TlsVersion},
+    tls::ClientAuth,
+};
 
 /// TLS of a host or of a layer-4 route, its Secrets resolved.
 pub struct CompiledTls {
@@ -15,12 +19,22 @@ pub struct CompiledTls {
     pub redirect: bool,
     /// The lowest version accepted.
     pub min_version: TlsVersion,
+    /// What is asked of clients' certificates.
+    pub client_auth: Option<Arc<ClientAuth>>,
+    /// A place for what asks clients so: made with the first handshake, once a configuration.
+    pub asking: OnceLock<Arc<ServerConfig>>,
 }
 
 impl CompiledTls {
-    pub(super) fn compile(names: &[ObjectRef], redirect: bool, min_version: TlsVersion, table: &Table) -> Self {
-        let certificates: Box<[_]> = names.iter().filter_map(|name| table.certs.get(name).cloned()).collect();
-        Self { redirect: redirect && !certificates.is_empty(), certificates, min_version }
+    pub(super) fn compile(spec: &HostTls, table: &Table) -> Self {
+        let certificates: Box<[_]> = spec.certificates.iter().filter_map(|name| table.certs.get(name).cloned()).collect();
+        Self {
+            redirect: spec.redirect && !certificates.is_empty(),
+            certificates,
+            min_version: spec.min_version,
+            client_auth: spec.client_auth.clone(),
+            asking: OnceLock::new(),
+        }
     }
 
     /// The first certificate that covers the name, else the first. `None` while no Secret is there.

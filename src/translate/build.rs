@@ -128,15 +128,11 @@ impl<'a> Draft<'a> {
         if let Some(why) = &route.unreadable {
             report.add(Problem::invalid(format!("the spec can't be read, and nothing of it is served: {why}")));
         }
-        let mut unservable = route.faults_of_the_whole().map(|fault| Problem::invalid(fault.to_string())).next();
+        let unservable = route.faults_of_the_whole().map(|fault| Problem::invalid(fault.to_string())).next();
         for fault in route.faults_below(&["hosts"]).chain(route.faults_of_the_whole()) {
             report.add(Problem::invalid(fault.to_string()));
         }
         let tls = route.spec.tls.as_ref().map(|spec| host_tls(context, &route.id, spec, &mut report));
-        if route.spec.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()) {
-            report.add(Problem::not_yet("tls.clientAuth"));
-            unservable.get_or_insert_with(|| Problem::not_yet("tls.clientAuth"));
-        }
         ownership::misdelegated(&route.spec).for_each(|problem| report.add(problem));
         location::faults_of_defaults(route).for_each(|wrong| report.add(Problem::invalid(wrong)));
         let listeners = listeners(context.options, route, &mut report);
@@ -334,7 +330,7 @@ fn table(context: Context<'_>, hosts: Hosts, tcp: BTreeMap<TcpPort, Vec<Arc<TcpR
 fn certs(context: Context<'_>, table: &Table) -> BTreeMap<ObjectRef, Arc<Cert>> {
     let of_hosts = table.hosts.iter().filter_map(|host| host.tls.as_ref()).flat_map(|tls| &tls.certificates);
     let of_ports = table.tcp.values().flatten().flat_map(|route| match &route.tls {
-        TcpTls::Terminate { certificates, .. } => certificates.as_slice(),
+        TcpTls::Terminate(tls) => tls.certificates.as_slice(),
         _ => &[],
     });
     let good = |name: &ObjectRef| match context.index.cert(name, context.options.lookup) {

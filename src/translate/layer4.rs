@@ -19,7 +19,7 @@ use crate::{
         LocationKey, ObjectRef,
         balancing::Balancing,
         route::{ProxyProtocol, TcpRoute, TcpTls},
-        table::{HostPattern, TcpPort, TlsVersion},
+        table::{HostPattern, HostTls, TcpPort, TlsVersion},
         tls::Application,
     },
 };
@@ -274,7 +274,7 @@ fn tls(context: Context<'_>, id: &ObjectRef, spec: Option<&api::TcpTls>, problem
             problems.extend(missing);
             let (client_auth, missing) = spec.client_auth.as_ref().map(|auth| context.client_auth(&id.namespace, auth)).unzip();
             problems.extend(missing.flatten());
-            Ok(TcpTls::Terminate { certificates, min_version: TlsVersion::V1_2, client_auth })
+            Ok(TcpTls::Terminate(HostTls { certificates, redirect: false, min_version: TlsVersion::V1_2, client_auth }))
         }
     }
 }

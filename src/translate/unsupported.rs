@@ -30,7 +30,6 @@ pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
     let mut fields = guards(tcp.limits.as_ref(), tcp.access.as_ref());
     fields.extend(load_balancing(tcp.load_balancing.as_ref()));
     fields.extend(given("healthCheck", tcp.health_check.as_ref()));
-    fields.extend(tcp.tls.as_ref().filter(|tls| tls.client_auth.is_some()).map(|_| "tls.clientAuth"));
     fields
 }
 

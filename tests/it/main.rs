@@ -5,6 +5,7 @@ mod api_server;
 mod backend_tls;
 mod chart;
 mod claims;
+mod client_auth;
 mod cluster_drains;
 mod cluster_memory;
 mod cluster_status;

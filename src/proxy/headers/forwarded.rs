@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use smallvec::SmallVec;
 
 use super::elements;
+use crate::proxy::client_cert::is_of_certificate;
 
 /// The client's address first, then every proxy's but the last.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -44,6 +45,8 @@ pub struct Hop<'a> {
     pub peer: IpAddr,
     /// Whether what the peer says about earlier hops counts.
     pub trusted: bool,
+    /// Whether we verify clients' certificates here: then nobody else's word about them counts.
+    pub verifies: bool,
     /// Whether the client came by TLS, as far as the connection tells.
     pub secure: bool,
     /// Host and port as the client spelled them.
@@ -81,7 +84,7 @@ pub fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
 
 /// Writes the fields into a request that is about to be sent on.
 pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>, id: HeaderValue, forwarded: bool) {
-    let earlier = drop_foreign(headers, hop.trusted);
+    let earlier = drop_foreign(headers, hop.trusted, hop.verifies);
     let address = address(hop.peer);
     let chain = match &earlier {
         Some(chain) => {
@@ -116,8 +119,8 @@ pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>, id: HeaderValue, forwarded:
 }
 
 /// Takes off what this peer may not say, and returns the chain of earlier hops that it may.
-fn drop_foreign(headers: &mut HeaderMap, trusted: bool) -> Option<HeaderValue> {
-    let foreign: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| is_foreign(name.as_str(), trusted)).cloned().collect();
+fn drop_foreign(headers: &mut HeaderMap, trusted: bool, verifies: bool) -> Option<HeaderValue> {
+    let foreign: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| is_foreign(name.as_str(), trusted, verifies)).cloned().collect();
     for name in foreign {
         headers.remove(name);
     }
@@ -131,10 +134,13 @@ fn drop_foreign(headers: &mut HeaderMap, trusted: bool) -> Option<HeaderValue> {
     (!joined.trim_ascii().is_empty()).then(|| value(joined.freeze()))
 }
 
-fn is_foreign(name: &str, trusted: bool) -> bool {
-    let reserved = |name: &str| name.starts_with("x-forwarded-") || OURS.contains(&name);
+fn is_foreign(name: &str, trusted: bool, verifies: bool) -> bool {
+    let reserved = |name: &str| name.starts_with("x-forwarded-") || OURS.contains(&name) || is_of_certificate(name);
     if name.contains('_') {
         return reserved(&name.replace('_', "-"));
+    }
+    if is_of_certificate(name) {
+        return verifies || !trusted;
     }
     !trusted && (name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded")
 }
@@ -179,6 +185,7 @@ mod tests {
     const HOP: Hop<'_> = Hop {
         peer: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
         trusted: false,
+        verifies: false,
         secure: true,
         authority: Some("shop.example"),
         port: 443,
@@ -242,6 +249,16 @@ mod tests {
     fn forwarded_is_written_where_it_is_asked_for() {
         let headers = applied(&[], &Hop { peer: "2001:db8::1".parse().unwrap(), ..HOP }, true);
         assert_eq!(headers[FORWARDED], "for=\"[2001:db8::1]\";host=\"shop.example\";proto=https");
+    }
+
+    #[test]
+    fn nobody_but_us_tells_of_a_clients_certificate() {
+        let said = [("x-client-cert-subject", "CN=admin"), ("client-cert", ":YQ==:"), ("x_client_cert_subject", "CN=admin")];
+        let kept = |hop: Hop<'_>| applied(&said, &hop, false).keys().filter(|name| is_of_certificate(name.as_str())).count();
+        assert_eq!(kept(HOP), 0);
+        assert_eq!(kept(Hop { trusted: true, ..HOP }), 2, "a proxy that is trusted may have verified it");
+        assert_eq!(kept(Hop { trusted: true, verifies: true, ..HOP }), 0);
+        assert!(applied(&said, &Hop { trusted: true, ..HOP }, false).get("x_client_cert_subject").is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use http::{
 use smallvec::SmallVec;
 
 use super::elements;
+use crate::proxy::client_cert::is_of_certificate;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -67,6 +68,11 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, HOST, SET_COOKIE, TRAILER};
     strip(trailers);
     for name in [AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, HOST, SET_COOKIE, TE, TRAILER, UPGRADE] {
+        trailers.remove(name);
+    }
+    // Some servers add trailers to the header section.
+    let of_certificate: SmallVec<[HeaderName; 1]> = trailers.keys().filter(|name| is_of_certificate(name.as_str())).cloned().collect();
+    for name in of_certificate {
         trailers.remove(name);
     }
 }

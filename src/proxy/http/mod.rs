@@ -18,6 +18,7 @@ use super::{
     Proxy,
     backend::head,
     body::Body,
+    client_cert,
     conn::ClientInfo,
     decide::{Located, Plan, decide, is_secure},
     files,
@@ -164,6 +165,8 @@ struct Exchange {
     received: u64,
     /// It asked for a WebSocket.
     websocket: bool,
+    /// Its host asks clients for certificates.
+    asks: bool,
     /// The connection ends after the answer.
     last: bool,
     /// The backend has switched protocols.
@@ -194,6 +197,7 @@ impl Session {
             endpoint: None,
             received: 0,
             websocket: handshake::wants_websocket(parts.version, &parts.headers),
+            asks: false,
             last: false,
             switch: None,
         }
@@ -205,6 +209,7 @@ impl Session {
             Plan::Location(located) => located,
         };
         exchange.last = located.last;
+        exchange.asks = located.asks;
         let served = Arc::clone(&located.served);
         exchange.served = Some(Arc::clone(&served));
         let spec = match &served.location.spec.action {
@@ -288,6 +293,7 @@ impl Session {
         let hop = Hop {
             peer: self.client.peer.ip(),
             trusted: exchange.trusted,
+            verifies: exchange.asks,
             secure: exchange.secure,
             authority: parts.uri.authority().map(http::uri::Authority::as_str).or(named),
             // Where something in front ends TLS, the client came to the port of https.
@@ -298,6 +304,9 @@ impl Session {
             },
         };
         forwarded::apply(headers, &hop, exchange.id.clone(), self.proxy.settings.forwarded);
+        if exchange.asks {
+            client_cert::tell(headers, self.client.verified.as_ref().and_then(|verified| verified.certificate.as_ref()));
+        }
         served.location.request_headers.apply(headers);
     }
 

@@ -293,6 +293,27 @@ async fn a_client_comes_back_with_its_ticket() {
 }
 
 #[tokio::test]
+async fn a_client_comes_back_to_any_replica_that_has_the_seed() {
+    let (table, shop) = shop(TlsVersion::V1_2);
+    let replicas = [Edge::start(settings(), table.clone()).await, Edge::start(settings(), table.clone()).await];
+    replicas.iter().for_each(|replica| replica.proxy.keys.share([7; 32]));
+    let stranger = Edge::start(settings(), table).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let connector = client_config_for(&shop, &[version], |config| config.resumption = Resumption::in_memory_sessions(8));
+        let come_to = async |edge: &Edge| {
+            let mut socket = tls(&connector, edge.https(), "shop.test").await.unwrap();
+            socket.write_all(GET).await.unwrap();
+            to_end(&mut socket).await;
+            socket.get_ref().1.handshake_kind().unwrap()
+        };
+        assert_eq!(come_to(&replicas[0]).await, HandshakeKind::Full);
+        assert_eq!(come_to(&replicas[1]).await, HandshakeKind::Resumed);
+        assert_eq!(come_to(&replicas[0]).await, HandshakeKind::Resumed);
+        assert_eq!(come_to(&stranger).await, HandshakeKind::Full);
+    }
+}
+
+#[tokio::test]
 async fn plain_http_on_the_https_port_is_told_so() {
     let edge = Edge::start(settings(), Table::default()).await;
     let answer = exchange(edge.https(), GET).await;
@@ -374,7 +395,8 @@ async fn tls_is_ended_at_layer_4_by_name() {
     let (cert, der) = certificate("db.test");
     let mut table = layer_4(TcpPort::Number(port), &[echo().await], |route| {
         route.hosts = vec![HostPattern::Exact("db.test".into())];
-        route.tls = TcpTls::Terminate { certificates: vec![secret.clone()], min_version: TlsVersion::V1_2, client_auth: None };
+        let tls = HostTls { certificates: vec![secret.clone()], redirect: false, min_version: TlsVersion::V1_2, client_auth: None };
+        route.tls = TcpTls::Terminate(tls);
     });
     table.certs.insert(secret, cert);
     let edge = Edge::start(settings(), table).await;
