@@ -26,7 +26,7 @@ pub use self::{ask::ask_for_pods, server::serve};
 use crate::{
     live::Live,
     model::{pod::PodTunnels, sight},
-    telemetry::{Metrics, expose},
+    telemetry::{Metrics, expose, metrics::Detail},
     tunnel::{Reason, Registry},
 };
 
@@ -53,12 +53,18 @@ pub struct State {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     data: Handle,
+    detail: Detail,
 }
 
 impl State {
     /// Reads what is served and who is connected. `ready` is taken back when the shutdown begins; `data` is the runtime of the data side.
     pub fn new(live: Arc<Live>, registry: Arc<Registry>, metrics: Arc<Metrics>, ready: Arc<AtomicBool>, data: Handle) -> Self {
-        Self { live, registry, metrics, ready, data }
+        Self { live, registry, metrics, ready, data, detail: Detail::default() }
+    }
+
+    /// Whether `/metrics` tells endpoints apart.
+    pub fn with_detail(self, detail: Detail) -> Self {
+        Self { detail, ..self }
     }
 
     async fn answer(&self, role: Role, method: &Method, uri: &Uri) -> Answer {
@@ -107,7 +113,7 @@ impl State {
 
     fn scrape(&self) -> Answer {
         let snapshot = Arc::clone(&self.live.load());
-        match expose::expose(&self.metrics, observe::observe(&snapshot, &self.registry)) {
+        match expose::expose(&self.metrics, observe::observe(&snapshot, &self.registry, self.detail)) {
             Ok(page) => answer(StatusCode::OK, expose::CONTENT_TYPE, page),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be printed: {error}\n")),
         }

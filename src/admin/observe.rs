@@ -5,12 +5,12 @@
 use crate::{
     live::Snapshot,
     model::upstream::{EndpointState, PoolSpec},
-    telemetry::metrics::{CertificateExpiry, Observed, PoolSize},
+    telemetry::metrics::{CertificateExpiry, Detail, Observed, PoolSize},
     tunnel::Registry,
 };
 
 /// How things stand now.
-pub(super) fn observe(snapshot: &Snapshot, registry: &Registry) -> Observed {
+pub(super) fn observe(snapshot: &Snapshot, registry: &Registry, detail: Detail) -> Observed {
     let table = &snapshot.table;
     let certificates = table.certs.iter().map(|(secret, cert)| CertificateExpiry {
         namespace: (&*secret.namespace).into(),
@@ -18,7 +18,7 @@ pub(super) fn observe(snapshot: &Snapshot, registry: &Registry) -> Observed {
         not_after: cert.not_after,
     });
     Observed {
-        tunnels: registry.observe(),
+        tunnels: registry.observe(detail),
         tunnel_panics: registry.panics(),
         certificates: certificates.collect(),
         pools: table.pools.iter().map(|(pool, spec)| size(pool.to_string().into(), spec)).collect(),

@@ -42,7 +42,7 @@ use crate::{
         listen::{self, Bound, Listening},
         retire,
     },
-    telemetry::{AccessLog, Metrics},
+    telemetry::{AccessLog, Metrics, metrics::Detail},
     translate::Change,
     tunnel::{Order, Reason, Registry},
 };
@@ -120,7 +120,8 @@ impl Server {
 
         let ready = Arc::new(AtomicBool::new(true));
         let state =
-            admin::State::new(Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), Arc::clone(&ready), data.handle().clone());
+            admin::State::new(Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), Arc::clone(&ready), data.handle().clone())
+                .with_detail(if flags.metrics_per_endpoint { Detail::Endpoint } else { Detail::Service });
         let bind = |flag: Option<Publish>, default| flag.map_or(Some(default), Publish::address);
         let ops = bind(flags.ops_bind, OPS_BIND).map(|at| start_admin(&control, at, state.clone(), admin::Role::Ops)).transpose()?;
         let admin = bind(flags.admin_bind, ADMIN_BIND).map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;

@@ -55,6 +55,9 @@ pub struct Flags {
     /// Where /debug is: an address that only operators reach; `off` is nowhere [default: 127.0.0.1:9181]
     #[arg(long, value_name = "IP:PORT", env = "CARRICK_ADMIN_BIND")]
     pub admin_bind: Option<Publish>,
+    /// Tell open tunnels apart by Pod in /metrics; `false` is one series for each location and Service, however many Pods there are
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set, env = "CARRICK_METRICS_PER_ENDPOINT")]
+    pub metrics_per_endpoint: bool,
     /// TCP ports that WsRoutes may ask for, never our own; `off` is none [default: 1024-65535; controller: off]
     #[arg(long, value_name = "FROM-TO", env = "CARRICK_TCP_PORTS")]
     pub tcp_ports: Option<TcpPorts>,

@@ -13,7 +13,7 @@ use prometheus_client::{
 
 use super::{
     counter::{Histogram, Tally},
-    metrics::{Applied, ByOpcode, LocationLabels, LocationMetrics, Metrics, Observed, Opcode},
+    metrics::{Applied, ByOpcode, LocationLabels, LocationMetrics, Metrics, Observed, Opcode, OpenTunnels},
     watch::WatchMetrics,
 };
 
@@ -104,11 +104,15 @@ impl Scrape {
 
     fn observed(&self, page: &mut Page<'_>) -> Result<(), Error> {
         page.gauges("tunnels_open", "Tunnels open", None, |series| {
-            self.observed.tunnels.iter().try_for_each(|open| {
-                let [namespace, route, location] = location_labels(&open.location);
-                let service =
-                    [("service_namespace", &*open.service_namespace), ("service", &open.service), ("endpoint_pod", &open.endpoint_pod)];
-                series.gauge(&[namespace, route, location, service[0], service[1], service[2]], signed(open.count))
+            self.observed.tunnels.iter().try_for_each(|OpenTunnels { labels, count }| {
+                let [namespace, route, location] = location_labels(&labels.location);
+                let service = [("service_namespace", &*labels.service_namespace), ("service", &*labels.service)];
+                match &labels.endpoint_pod {
+                    Some(pod) => {
+                        series.gauge(&[namespace, route, location, service[0], service[1], ("endpoint_pod", &**pod)], signed(*count))
+                    }
+                    None => series.gauge(&[namespace, route, location, service[0], service[1]], signed(*count)),
+                }
             })
         })?;
         page.counter("tunnel_panics", "Tunnels that a fault of the proxy ended", self.observed.tunnel_panics)?;
@@ -153,6 +157,7 @@ impl Scrape {
                 })
             })
         })?;
+        self.by_reason(page, "tunnel_ends", "Tunnels that ended, by why", |metrics| &metrics.tunnel_ends)?;
         self.by_reason(page, "tunnel_unclean_ends", "Tunnels that ended without a closing handshake", |metrics| &metrics.unclean_ends)?;
         self.by_opcode(page, "tunnel_frames", "Frames passed on", None, |metrics, direction| match direction {
             "to_backend" => &metrics.frames_to_backend,
@@ -307,7 +312,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::metrics::{CertificateExpiry, Initiator, OpenTunnels, PoolSize, Side};
+    use crate::telemetry::metrics::{CertificateExpiry, Initiator, PoolSize, Side, TunnelLabels};
 
     #[test]
     fn every_family_is_printed_under_its_promised_name() {
@@ -320,6 +325,7 @@ mod tests {
         location.response_seconds.observe(Duration::from_secs(100));
         location.tunnel_age_seconds.observe(Duration::from_secs(3600));
         location.closes.inc(Some(1012), Side::Client, Initiator::Proxy);
+        location.tunnel_ends.inc("pod_terminating");
         location.unclean_ends.inc("mid_frame");
         location.frames_to_client.add(Opcode::Text, 3);
         location.bytes_to_backend.add(Opcode::Binary, 70);
@@ -327,15 +333,15 @@ mod tests {
         metrics.connections_refused.inc("tls_handshake");
         metrics.accept_pauses.inc("descriptors");
         let labels = LocationLabels { route_namespace: "default".into(), route: "chat".into(), location: "/ws".into() };
-        let tunnels = OpenTunnels {
-            location: labels,
+        let to = |endpoint_pod: Option<&str>| TunnelLabels {
+            location: labels.clone(),
             service_namespace: "default".into(),
-            service: "chat:80".into(),
-            endpoint_pod: "chat-0".into(),
-            count: 7,
+            service: "chat".into(),
+            endpoint_pod: endpoint_pod.map(Into::into),
         };
+        let tunnels = vec![OpenTunnels { labels: to(Some("chat-0")), count: 7 }, OpenTunnels { labels: to(None), count: 8 }];
         let observed = Observed {
-            tunnels: vec![tunnels],
+            tunnels,
             tunnel_panics: 1,
             certificates: vec![CertificateExpiry { namespace: "default".into(), secret: "shop".into(), not_after: 1_800_000_000 }],
             pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0 }],
@@ -360,7 +366,9 @@ mod tests {
             "carrick_connections_open 0".into(),
             "carrick_generation 0".into(),
             "carrick_tunnel_panics_total 1".into(),
-            r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat:80",endpoint_pod="chat-0"} 7"#.into(),
+            r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat",endpoint_pod="chat-0"} 7"#.into(),
+            r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat"} 8"#.into(),
+            format!("carrick_tunnel_ends_total{{{at},reason=\"pod_terminating\"}} 1"),
             r#"carrick_certificate_expiry_timestamp_seconds{namespace="default",secret="shop"} 1800000000"#.into(),
             r#"carrick_pool_endpoints{pool="default/chat:80",state="ready"} 2"#.into(),
         ] {

@@ -95,7 +95,7 @@ impl Default for Applied {
 type WatchLabels = (&'static str, Box<str>);
 
 /// The labels of a location's series.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocationLabels {
     /// Namespace of the WsRoute.
     pub route_namespace: Box<str>,
@@ -129,6 +129,8 @@ pub struct LocationMetrics {
     pub tunnel_age_seconds: Histogram<10>,
     /// Close frames by code, side and initiator.
     pub closes: Closes,
+    /// Tunnels that ended, by why (`close`, `client_gone`, `idle`, `pod_terminating`…): the `reason` of the access log.
+    pub tunnel_ends: Tally,
     /// Tunnels that ended without a closing handshake, by reason (`mid_frame`, `client_gone`, `close_timeout`…).
     pub unclean_ends: Tally,
     /// Frames from the client to the backend.
@@ -153,6 +155,7 @@ impl Default for LocationMetrics {
             response_seconds: Histogram::new(&ANSWER),
             tunnel_age_seconds: Histogram::new(&AGE),
             closes: Closes::default(),
+            tunnel_ends: Tally::default(),
             unclean_ends: Tally::default(),
             frames_to_backend: ByOpcode::default(),
             frames_to_client: ByOpcode::default(),
@@ -376,7 +379,7 @@ impl Metrics {
         locations.retain(|_, known| known.keep(now));
         let mut all: Vec<_> = locations.iter().map(|(labels, known)| (labels.clone(), known.metrics.clone())).collect();
         drop(locations);
-        all.sort_by(|(a, _), (b, _)| (&a.route_namespace, &a.route, &a.location).cmp(&(&b.route_namespace, &b.route, &b.location)));
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all
     }
 }
@@ -404,19 +407,36 @@ pub struct Observed {
     pub pools: Vec<PoolSize>,
 }
 
+/// How finely open tunnels are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// By Service.
+    Service,
+    /// By Pod.
+    #[default]
+    Endpoint,
+}
+
 /// A number of tunnels with the same labels.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OpenTunnels {
+    /// Where they come from and go to.
+    pub labels: TunnelLabels,
+    /// How many.
+    pub count: u64,
+}
+
+/// The labels of `carrick_tunnels_open`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelLabels {
     /// The location they came by.
     pub location: LocationLabels,
     /// Namespace of the Service; empty for an address.
     pub service_namespace: Box<str>,
-    /// Name of the Service with its port, or the address.
+    /// Name of the Service, or the address.
     pub service: Box<str>,
-    /// The Pod, or the endpoint's address where there is none.
-    pub endpoint_pod: Box<str>,
-    /// How many.
-    pub count: u64,
+    /// The Pod, or the endpoint's address where there is none; none where endpoints are not told apart.
+    pub endpoint_pod: Option<Box<str>>,
 }
 
 /// A certificate and its end.

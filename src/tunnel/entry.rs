@@ -203,6 +203,7 @@ impl Entry {
     pub(super) fn count_end(&self, end: &End, now: Tick) {
         self.settle();
         self.identity.metrics.tunnel_age_seconds.observe(now.since(self.opened));
+        self.identity.metrics.tunnel_ends.inc(end.reason);
         for (side, close) in Side::ALL.into_iter().zip(end.closes) {
             if let Some(code) = close {
                 self.identity.metrics.closes.inc(code, side, end.by);

@@ -4,10 +4,10 @@
 //! `app` gives orders and waits until it is empty.
 
 mod departures;
+mod observe;
 mod pods;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -29,10 +29,7 @@ use super::{
     drain::Order,
     entry::Entry,
 };
-use crate::telemetry::{
-    AccessLog, access,
-    metrics::{LocationLabels, OpenTunnels, Side},
-};
+use crate::telemetry::{AccessLog, access, metrics::Side};
 
 /// Longer than a handshake takes that was begun before an order.
 const LATE: Duration = Duration::from_secs(60);
@@ -111,18 +108,6 @@ impl Registry {
             }
             emptied.await;
         }
-    }
-
-    /// The number of open tunnels by location and endpoint. Brings the locations' counters up to date.
-    pub fn observe(&self) -> Vec<OpenTunnels> {
-        let mut counts: HashMap<(usize, usize), OpenTunnels> = HashMap::new();
-        self.for_each(|entry| {
-            entry.settle();
-            // Counters and endpoints are shared by all tunnels of a location: their addresses name them.
-            let group = (Arc::as_ptr(&entry.identity.metrics).addr(), Arc::as_ptr(entry.identity.lease.endpoint()).addr());
-            counts.entry(group).or_insert_with(|| labels(entry)).count += 1;
-        });
-        counts.into_values().collect()
     }
 
     /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those whose handshake is under way are marked when they open.
@@ -250,23 +235,6 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("open", &self.len()).finish_non_exhaustive()
-    }
-}
-
-fn labels(entry: &Entry) -> OpenTunnels {
-    use crate::model::PoolKey;
-    let Identity { route, label, lease, .. } = &entry.identity;
-    let endpoint = lease.endpoint();
-    let (service_namespace, service) = match &endpoint.key.pool {
-        PoolKey::Service { service, port } => (&*service.namespace, format!("{}:{port}", service.name)),
-        PoolKey::Address(address) => ("", address.to_string()),
-    };
-    OpenTunnels {
-        location: LocationLabels { route_namespace: (&*route.namespace).into(), route: (&*route.name).into(), location: (&**label).into() },
-        service_namespace: service_namespace.into(),
-        service: service.into(),
-        endpoint_pod: endpoint.pod.as_deref().map_or_else(|| endpoint.key.address.to_string().into(), |pod| (&*pod.name).into()),
-        count: 0,
     }
 }
 

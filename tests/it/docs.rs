@@ -1,9 +1,18 @@
 //! What `docs/` says of flags, conditions and metrics is what the program has.
 
-use std::{env, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+    sync::Arc,
+};
 
-use carrick::cli::Cli;
+use carrick::{
+    cli::Cli,
+    telemetry::{Metrics, expose, metrics::Observed},
+};
 use clap::{Arg, CommandFactory as _};
+use regex::Regex;
 
 /// Set it to write the generated parts anew, as `make generate` does.
 const UPDATE: &str = "UPDATE_GOLDEN";
@@ -99,4 +108,41 @@ fn every_reason_of_a_condition_has_its_remedy_in_troubleshooting() {
         .filter(|word| !reasons.iter().any(|reason| reason == word))
         .collect();
     assert!(gone.is_empty(), "docs/troubleshooting.md tells of {gone:?}, which no condition has");
+}
+
+/// Every metric that is exposed, and its type.
+fn exposed() -> BTreeMap<String, String> {
+    let page = expose::expose(&Arc::<Metrics>::default(), Observed::default()).unwrap();
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    families.map(|(name, kind)| (if kind == "counter" { format!("{name}_total") } else { name.to_owned() }, kind.to_owned())).collect()
+}
+
+#[test]
+fn every_metric_stands_in_metrics_with_its_type() {
+    let page = tree("docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `carrick_")?.split_once("` | "));
+    let told: BTreeMap<String, String> =
+        rows.map(|(name, rest)| (format!("carrick_{name}"), rest.split(" |").next().unwrap().to_owned())).collect();
+    let exposed = exposed();
+    assert!(exposed.len() > 30, "{exposed:?}");
+    let differ: Vec<_> = exposed.iter().filter(|(name, kind)| told.get(*name) != Some(kind)).collect();
+    assert!(differ.is_empty(), "docs/metrics.md lacks {differ:?}: a row each, `| name | type | labels | meaning |`");
+    let gone: Vec<_> = told.keys().filter(|name| !exposed.contains_key(*name)).collect();
+    assert!(gone.is_empty(), "docs/metrics.md tells of {gone:?}, which are not exposed");
+}
+
+/// The metrics that a text names, as a query would.
+fn named(text: &str) -> BTreeSet<String> {
+    let names = Regex::new(r"\bcarrick_[a-z0-9_]+").unwrap();
+    let series = |name: &str| Regex::new(r"_(bucket|sum|count)$").unwrap().replace(name, "").into_owned();
+    names.find_iter(text).map(|name| series(name.as_str())).collect()
+}
+
+#[test]
+fn dashboard_alerts_and_recipes_ask_for_metrics_that_there_are() {
+    let exposed = exposed();
+    for path in ["charts/carrick/dashboards/carrick.json", "docs/metrics.md", "docs/operating.md", "docs/troubleshooting.md", "README.md"] {
+        let unknown: Vec<_> = named(&tree(path)).into_iter().filter(|name| !exposed.contains_key(name)).collect();
+        assert!(unknown.is_empty(), "{path} asks for {unknown:?}");
+    }
 }

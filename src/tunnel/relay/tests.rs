@@ -11,7 +11,10 @@ use crate::{
         route::{Frames, MessageLimits, Ping, PingTo, Rate},
         sight::State,
     },
-    telemetry::{AccessLog, LocationMetrics, metrics::Initiator},
+    telemetry::{
+        AccessLog, LocationMetrics,
+        metrics::{Detail, Initiator},
+    },
     tunnel::{Identity, drain::Order, open},
 };
 
@@ -522,14 +525,14 @@ async fn what_moved_is_counted_by_opcode_and_seen_in_the_list() {
     let rows = bench.registry.list();
     assert_eq!((rows.len(), rows[0].bytes_received, rows[0].bytes_sent), (1, 17, 5));
     assert_eq!((rows[0].frames_received, rows[0].frames_sent), (2, 1));
-    let open = bench.registry.observe();
-    assert_eq!((open.len(), open[0].count, &*open[0].location.location), (1, 1, "/ws"));
+    let open = bench.registry.observe(Detail::Endpoint);
+    assert_eq!((open.len(), open[0].count, &*open[0].labels.location.location), (1, 1, "/ws"));
     for _ in 0..2 {
         assert_eq!(bench.metrics.frames_to_backend.get(Opcode::Text), 1);
         assert_eq!(bench.metrics.bytes_to_backend.get(Opcode::Text), 5);
         assert_eq!(bench.metrics.frames_to_backend.get(Opcode::Ping), 1);
         assert_eq!(bench.metrics.bytes_to_client.get(Opcode::Text), 3);
-        bench.registry.observe();
+        bench.registry.observe(Detail::Endpoint);
     }
 }
 
