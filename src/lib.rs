@@ -27,6 +27,7 @@ pub mod manifests;
 pub mod model;
 pub mod proxy;
 pub mod router;
+pub mod sight;
 pub mod telemetry;
 pub mod translate;
 pub mod tunnel;

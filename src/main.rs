@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use carrick::{app, cli::Cli};
-use clap::Parser as _;
+use carrick::{app, cli};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -12,7 +11,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // The first thing: rustls panics where it has to guess a provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match app::run(Cli::parse().command) {
+    match app::run(cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
             // Commands that do not serve keep no log.

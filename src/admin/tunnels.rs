@@ -9,10 +9,13 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     api,
-    model::{ObjectRef, sight},
+    model::{
+        ObjectRef,
+        sight::{Sort, State},
+    },
     tunnel::{
         Reason,
-        sight::{Place, Position, Selection, ServiceName, Sort},
+        sight::{Place, Position, Selection, ServiceName},
     },
 };
 
@@ -73,12 +76,12 @@ impl Query {
             "service" => wanted.service = Some(ServiceName(value.into())),
             "endpoint" => wanted.endpoint = Some(Place::of(&value)),
             "client" => wanted.client = Some(network(&value)?),
-            "state" => wanted.state = Some(sight::State::ALL.into_iter().find(|state| state.label() == value)?),
+            "state" => wanted.state = Some(State::of(&value)?),
             "reason" => wanted.reason = Some(Reason::ALL.into_iter().find(|reason| reason.label() == value)?),
             "min_age" => wanted.min_age = duration(&value)?,
             "min_idle" => wanted.min_idle = duration(&value)?,
             "min_bytes" => wanted.min_bytes = value.parse().ok()?,
-            "sort" => self.sort = Sort::ALL.into_iter().find(|(name, _)| *name == value)?.1,
+            "sort" => self.sort = Sort::of(&value)?,
             "limit" => self.limit = value.parse().ok().filter(|limit| *limit <= MOST)?,
             "after" => self.after = Some(value.parse().ok()?),
             "over" => self.over = duration(&value)?,
@@ -127,7 +130,7 @@ mod tests {
             service: Some(ServiceName("default/chat:80".into())),
             endpoint: Some(Place::Pod("chat-0".into())),
             client: Some("10.0.0.0/8".parse().unwrap()),
-            state: Some(sight::State::Ordered),
+            state: Some(State::Ordered),
             reason: Some(Reason::Terminating),
             min_age: Duration::from_secs(90),
             min_idle: Duration::from_millis(2500),

@@ -7,6 +7,7 @@ mod probe;
 mod server;
 mod settings;
 mod threads;
+mod tunnels;
 
 use std::{
     io::{self, Write as _, stdout},
@@ -47,6 +48,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Echo(echo) => echo::run(&echo),
         Command::Check(check) => run_check(&check),
         Command::Explain(explain) => run_explain(&explain),
+        Command::Tunnels(tunnels) => tunnels::run(*tunnels),
         Command::Probe(probe) => probe::run(&probe),
         Command::Crd(crd) => print(&if crd.reference { api::reference_markdown() } else { api::crd_yaml() }),
     }

@@ -5,6 +5,7 @@
 mod cluster;
 mod echo;
 mod flags;
+mod tunnels;
 
 pub use cluster::{Cluster, Controller, Explain};
 pub use echo::Echo;
@@ -12,9 +13,14 @@ pub use flags::{
     ADMIN_BIND, BackendFlag, Flags, HTTP_PORT, HTTPS_PORT, ListenerFlag, OPS_BIND, Port, ProxyProtocol, Publish, Switch, TcpPorts,
 };
 
-use std::path::PathBuf;
+pub use tunnels::{Drain, Kill, List, Output, Reach, Top, Tunnels, Which};
 
-use clap::{Args, Parser, Subcommand};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A WebSocket-first ingress controller that never drops a connection it does not have to.
 #[derive(Debug, Parser)]
@@ -44,12 +50,37 @@ pub enum Command {
     Check(Check),
     /// Translate the objects of a cluster as its controller does, and explain what a request would get
     Explain(Box<Explain>),
+    /// See, drain and kill the open tunnels of every replica
+    ///
+    /// Each pod of Carrick is reached by port-forward, with your own kubeconfig: who may get pods and forward ports may look. A pod that can't be
+    /// reached is named, and the others are shown. Linked as kubectl-carrick, this binary is `kubectl carrick`.
+    #[command(subcommand)]
+    Tunnels(Box<Tunnels>),
     /// Ask a URL until it answers: for tests and health checks in an image without a shell
     ///
     /// Ends well at the first HTTP answer below 500, which it prints.
     Probe(Probe),
     /// Print the custom resource definition of WsRoute
     Crd(Crd),
+}
+
+/// What a plugin of kubectl is called.
+const PLUGIN: &str = "kubectl-carrick";
+
+/// The command line of this process. Help and errors call the program what its user called it.
+pub fn parse() -> Cli {
+    let called = env::args_os().next().unwrap_or_default();
+    let matches = named_after(Path::new(&called)).get_matches();
+    // What clap has matched by the same definition can be read.
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn named_after(program: &Path) -> clap::Command {
+    let command = Cli::command();
+    match program.file_name().is_some_and(|name| name == PLUGIN) {
+        true => command.bin_name("kubectl carrick"),
+        false => command,
+    }
 }
 
 /// `carrick standalone`.
@@ -150,4 +181,20 @@ pub struct Crd {
     /// Print the reference of every field as Markdown instead
     #[arg(long)]
     pub reference: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_a_plugin_of_kubectl_it_is_called_so() {
+        let help = |program: &str, words: &[&str]| {
+            let words = [program].into_iter().chain(words.iter().copied()).chain(["--help"]);
+            named_after(Path::new(program)).try_get_matches_from(words).unwrap_err().to_string()
+        };
+        assert!(help("/usr/bin/kubectl-carrick", &[]).contains("Usage: kubectl carrick <COMMAND>"));
+        assert!(help("kubectl-carrick", &["tunnels", "list"]).contains("Usage: kubectl carrick tunnels list"));
+        assert!(help("/usr/bin/carrick", &["tunnels", "list"]).contains("Usage: carrick tunnels list"));
+    }
 }

@@ -11,6 +11,7 @@ mod drains;
 pub mod election;
 mod events;
 mod fetch;
+pub mod forward;
 mod kinds;
 pub mod leader;
 pub mod lease;

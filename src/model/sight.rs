@@ -69,6 +69,48 @@ impl State {
             State::Closing => "closing",
         }
     }
+
+    /// The state of this label.
+    pub fn of(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.label() == label)
+    }
+}
+
+/// What the first row has most of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// Time since its handshake.
+    #[default]
+    Age,
+    /// Bytes, both directions together.
+    Bytes,
+    /// Time since its last byte.
+    Idle,
+    /// Frames, both directions together.
+    Frames,
+    /// From Ping to Pong; tunnels without one come last.
+    Rtt,
+}
+
+impl Sort {
+    /// All.
+    pub const ALL: [Sort; 5] = [Sort::Age, Sort::Bytes, Sort::Idle, Sort::Frames, Sort::Rtt];
+
+    /// As it is written in queries.
+    pub fn label(self) -> &'static str {
+        match self {
+            Sort::Age => "age",
+            Sort::Bytes => "bytes",
+            Sort::Idle => "idle",
+            Sort::Frames => "frames",
+            Sort::Rtt => "rtt",
+        }
+    }
+
+    /// The order of this label.
+    pub fn of(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sort| sort.label() == label)
+    }
 }
 
 /// A part of the tunnels of one replica.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     model::{
         ObjectRef, PoolKey,
-        sight::{Page, Row, State},
+        sight::{Page, Row, Sort, State},
     },
     telemetry::metrics::Side,
 };
@@ -102,36 +102,15 @@ impl Place {
     }
 }
 
-/// What the first row has most of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sort {
-    /// Time since its handshake.
-    #[default]
-    Age,
-    /// Bytes, both directions together.
-    Bytes,
-    /// Time since its last byte.
-    Idle,
-    /// Frames, both directions together.
-    Frames,
-    /// From Ping to Pong; tunnels without one come last.
-    Rtt,
-}
-
-impl Sort {
-    /// The names of all.
-    pub const ALL: [(&'static str, Sort); 5] =
-        [("age", Sort::Age), ("bytes", Sort::Bytes), ("idle", Sort::Idle), ("frames", Sort::Frames), ("rtt", Sort::Rtt)];
-
-    fn rank(self, entry: &Entry) -> u64 {
-        let both = |of: fn(&Entry, Side) -> u64| Side::ALL.into_iter().map(|side| of(entry, side)).sum();
-        match self {
-            Sort::Age => u64::MAX - entry.id,
-            Sort::Bytes => both(Entry::bytes),
-            Sort::Idle => u64::from(u32::MAX - entry.active().0),
-            Sort::Frames => both(Entry::frames),
-            Sort::Rtt => entry.rtt().map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        }
+/// How much a tunnel has of what is asked for.
+fn rank(sort: Sort, entry: &Entry) -> u64 {
+    let both = |of: fn(&Entry, Side) -> u64| Side::ALL.into_iter().map(|side| of(entry, side)).sum();
+    match sort {
+        Sort::Age => u64::MAX - entry.id,
+        Sort::Bytes => both(Entry::bytes),
+        Sort::Idle => u64::from(u32::MAX - entry.active().0),
+        Sort::Frames => both(Entry::frames),
+        Sort::Rtt => entry.rtt().map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -171,7 +150,7 @@ impl Registry {
                 return;
             }
             matching += 1;
-            let at = Position { rank: Reverse(sort.rank(&entry)), id: entry.id };
+            let at = Position { rank: Reverse(rank(sort, &entry)), id: entry.id };
             if after.is_some_and(|after| at <= after) {
                 return;
             }
@@ -219,7 +198,7 @@ impl Selection {
             && self.reason.is_none_or(|wanted| ordered(entry).is_some_and(|(_, reason)| reason == wanted))
             && now.since(entry.opened) >= self.min_age
             && now.since(entry.active()) >= self.min_idle
-            && (self.min_bytes == 0 || Sort::Bytes.rank(entry) >= self.min_bytes)
+            && (self.min_bytes == 0 || rank(Sort::Bytes, entry) >= self.min_bytes)
     }
 }
 

@@ -25,6 +25,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("tunnel", &["model", "balance", "telemetry"], &["kube", "hyper", "arc_swap"]),
     ("proxy", &["model", "router", "live", "balance", "dial", "tunnel", "telemetry"], &["kube", "k8s_openapi", "arc_swap"]),
     ("admin", &["api", "model", "live", "tunnel", "balance", "telemetry"], &["kube", "arc_swap"]),
+    ("sight", &["api", "model"], &["kube", "k8s_openapi", "hyper", "arc_swap"]),
     ("demo", &[], &["kube"]), // servers as anybody would write them
 ];
 

@@ -29,4 +29,5 @@ mod smuggling;
 mod support;
 mod tcp;
 mod tls;
+mod tunnels;
 mod upgrade;

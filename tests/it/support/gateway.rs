@@ -126,15 +126,20 @@ impl Gateway {
         client::get(self.server().addresses().ops().unwrap(), "ops", path).await
     }
 
+    /// Where the admin port is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.server().addresses().admin().unwrap()
+    }
+
     /// The answer of the admin port.
     pub async fn admin(&self, path: &str) -> String {
-        client::get(self.server().addresses().admin().unwrap(), "localhost", path).await
+        client::get(self.admin_address(), "localhost", path).await
     }
 
     /// What the admin port answers to a POST.
     pub async fn operate(&self, target: &str) -> String {
         let request = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        client::raw(self.server().addresses().admin().unwrap(), request.as_bytes()).await
+        client::raw(self.admin_address(), request.as_bytes()).await
     }
 
     /// The value of one series of /metrics, spelled as there; 0 where it is absent.
