@@ -25,6 +25,7 @@ fn location(host: usize, path: PathPattern, matching: Match) -> Arc<Location> {
         action: Action::Unavailable,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        access: Default::default(),
     })
 }
 

@@ -34,7 +34,7 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [rule("self.all(u, !u.matches('^(?i)(websocket|h2.*|http/.*)$'))", "websocket is always upgraded, h2c and HTTP/2 never: leave them out")]))]
     pub upgrades: Option<Vec<String>>,
-    /// How much is let in; over it 503, 429 or 413, with a Retry-After. [default: no limit]
+    /// How much is let in; over it 503 or 429, with a Retry-After that spreads who comes back, or 413. [default: no limit]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// Which clients are let in, by address. [default: all]
@@ -384,28 +384,28 @@ pub enum OnRemoved {
     Drain,
 }
 
-/// How much is let in.
+/// How much is let in; what is open stays, whatever becomes of a limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [rule("!has(self.burst) || has(self.handshakesPerSecond)", "burst needs handshakesPerSecond")]))]
 pub struct Limits {
-    /// So many connections at once, in the whole installation; over it 503. [default: no limit]
+    /// So many tunnels at once, of layer 4 connections, in the whole installation; over it 503. [default: no limit]
     #[schemars(range(min = 1, max = 100_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
-    /// So many of one client at once, by address, IPv6 by /64; over it 429. [default: no limit]
+    /// So many of one client at once, by address, IPv6 by /64, at each replica; over it 429. [default: no limit]
     #[schemars(range(min = 1, max = 100_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_client: Option<u32>,
-    /// So many new ones a second, in the whole installation; over it 429. [default: no limit]
+    /// So many handshakes a second, of layer 4 connections, in the whole installation; over it 429. [default: no limit]
     #[schemars(range(min = 1, max = 10_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handshakes_per_second: Option<u32>,
-    /// So many at once above handshakesPerSecond. [default: handshakesPerSecond]
+    /// So many may come at once, if fewer came before. [default: handshakesPerSecond]
     #[schemars(range(min = 1, max = 10_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// The largest request body, in bytes or as a quantity such as 10Mi; a larger one: 413. [default: no limit]
+    /// The largest body of a plain request, in bytes or as a quantity such as 10Mi; a larger one: 413. [default: no limit]
     #[schemars(extend("minimum" = 0, "maxLength" = 32, "pattern" = QUANTITY))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_body: Option<IntOrString>,

@@ -62,7 +62,7 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>, static_layout: Layout) -> Set
         refusal_header: flags.refusal_header == Switch::On,
         forwarded: flags.forwarded,
         max_connections: max_connections(flags.max_connections),
-        max_connections_per_client: flags.max_connections_per_client as usize,
+        max_connections_per_client: flags.max_connections_per_client,
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod affinity;
 pub mod endpoint;
+pub mod limit;
 pub mod pick;
 mod policy;
 mod pool;
@@ -22,13 +23,15 @@ use tokio::time::Instant;
 pub use self::{
     affinity::{Pin, Wish},
     endpoint::{Endpoint, Lease},
+    limit::{Limiter, Over, Slot},
     pick::{Ask, PickError, Purpose, Target, Tried},
     pool::Pool,
     share::Share,
 };
-use self::{pool::Common, slab::Slab};
+use self::{limit::Accounts, pool::Common, slab::Slab};
 use crate::model::{
-    EndpointKey, PoolKey, Table,
+    EndpointKey, LocationKey, ObjectRef, PoolKey, Table,
+    limits::Limits,
     upstream::{EndpointSpec, EndpointState, PoolSpec},
 };
 
@@ -39,6 +42,7 @@ pub struct Balancer {
     state: Mutex<State>,
     common: Arc<Common>,
     slab: Arc<Slab>,
+    accounts: Accounts,
 }
 
 #[derive(Debug, Default)]
@@ -54,12 +58,22 @@ pub type Pools = BTreeMap<PoolKey, Arc<Pool>>;
 impl Balancer {
     /// A balancer without endpoints.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), common: Arc::new(Common::new(Arc::default())), slab: Arc::default() })
+        Arc::new(Self {
+            state: Mutex::default(),
+            common: Arc::new(Common::new(Arc::default())),
+            slab: Arc::default(),
+            accounts: Accounts::default(),
+        })
     }
 
     /// Our part of every limit that holds for the installation.
     pub fn share(&self) -> &Arc<Share> {
         &self.common.share
+    }
+
+    /// The limits of a location or layer-4 route, held against what is open there already.
+    pub fn limiter(&self, key: &LocationKey, route: &ObjectRef, limits: Limits) -> Limiter {
+        Limiter::new(limits, self.accounts.of(key, route), self.common.share.clone())
     }
 
     /// Brings the pools in line with a table. A pool that stays the same is the same `Arc`; an endpoint known before keeps its counters and number.
@@ -68,6 +82,7 @@ impl Balancer {
         let pools: Pools = table.pools.iter().map(|(key, spec)| (key.clone(), self.pool(&mut state, key, spec))).collect();
         state.pools = pools.clone();
         state.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
+        self.accounts.forget_unused();
         pools
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 pub use self::secured::Secured;
 use crate::{
-    balance::{Balancer, Pools, Target},
+    balance::{Balancer, Limiter, Pools, Target},
     dial::Clients,
     model::{
         LocationKey, ObjectRef, Table,
@@ -56,6 +56,8 @@ pub struct Served {
     pub target: Option<Arc<Target>>,
     /// TLS to them.
     pub secured: Secured,
+    /// What is let in to them; `None` where there are none.
+    pub limiter: Option<Limiter>,
     /// Its counters.
     pub metrics: Arc<LocationMetrics>,
 }
@@ -68,6 +70,10 @@ pub struct ServedTcp {
     pub target: Arc<Target>,
     /// TLS to them.
     pub secured: Secured,
+    /// Which clients are let in.
+    pub access: router::Access,
+    /// How many of them.
+    pub limiter: Limiter,
     /// Its counters.
     pub metrics: Arc<LocationMetrics>,
 }
@@ -129,7 +135,8 @@ impl Live {
         }
         let metrics = self.metrics.location(&spec.route.namespace, &spec.route.name, &spec.label);
         let secured = spec.proxy().map(|proxy| Secured::new(&proxy.backends, &self.clients)).unwrap_or_default();
-        Arc::new(Served { location: location.clone(), target, secured, metrics })
+        let limiter = spec.proxy().map(|proxy| self.balancer.limiter(&spec.key, &spec.route, proxy.limits));
+        Arc::new(Served { location: location.clone(), target, secured, limiter, metrics })
     }
 
     fn serve_tcp(&self, route: &Arc<TcpRoute>, pools: &Pools, before: &Before<'_>) -> Arc<ServedTcp> {
@@ -140,7 +147,9 @@ impl Live {
         }
         let metrics = self.metrics.location(&route.route.namespace, &route.route.name, &route.label);
         let secured = Secured::new(&route.backends, &self.clients);
-        Arc::new(ServedTcp { route: route.clone(), target, secured, metrics })
+        let access = router::Access::compile(&route.access);
+        let limiter = self.balancer.limiter(&route.key, &route.route, route.limits);
+        Arc::new(ServedTcp { route: route.clone(), target, secured, access, limiter, metrics })
     }
 
     /// Tells each generation after it came into force.

@@ -27,6 +27,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
+        limits: Default::default(),
         drain: Drain::default(),
     };
     Arc::new(route::Location {
@@ -38,6 +39,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         action: Action::Proxy(Box::new(proxy)),
         request_headers: route::HeaderEdits::default(),
         response_headers: route::HeaderEdits::default(),
+        access: Default::default(),
     })
 }
 
@@ -147,6 +149,8 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             proxy_protocol: None,
             connect: Duration::from_secs(5),
             idle: None,
+            access: Default::default(),
+            limits: Default::default(),
             drain: Drain::default(),
         })
     };

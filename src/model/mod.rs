@@ -5,6 +5,7 @@
 pub mod balancing;
 pub mod cert;
 pub mod id;
+pub mod limits;
 pub mod path;
 pub mod pattern;
 pub mod pod;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     LocationKey, ObjectRef, PoolKey,
     balancing::Balancing,
+    limits::{Access, Limits},
     table::{HostPattern, HostTls},
     tls::BackendTls,
 };
@@ -29,6 +30,9 @@ pub struct Location {
     pub matching: Match,
     /// What it does.
     pub action: Action,
+    /// Which clients it serves.
+    #[serde(skip_serializing_if = "Access::is_open")]
+    pub access: Access,
     /// Applied to the request before it goes to a backend.
     pub request_headers: HeaderEdits,
     /// Applied to every answer of the location, the backend's and our own, the 101 included.
@@ -145,6 +149,9 @@ pub struct Proxy {
     pub websocket: WebSocket,
     /// Upgrade tokens besides `websocket` that pass as opaque bytes; lower case.
     pub upgrades: Vec<Arc<str>>,
+    /// How much is let in.
+    #[serde(skip_serializing_if = "Limits::is_unlimited")]
+    pub limits: Limits,
     /// How its tunnels are brought to an end.
     #[serde(skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,
@@ -449,6 +456,12 @@ pub struct TcpRoute {
     pub connect: Duration,
     /// Without a byte either way; `None` is never.
     pub idle: Option<Duration>,
+    /// Which clients it serves.
+    #[serde(skip_serializing_if = "Access::is_open")]
+    pub access: Access,
+    /// How much is let in.
+    #[serde(skip_serializing_if = "Limits::is_unlimited")]
+    pub limits: Limits,
     /// How its connections are brought to an end.
     #[serde(skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,

@@ -350,11 +350,13 @@ impl Opened {
 
     async fn join(self, mut client: ClientInfo, served: &ServedTcp, terms: Terms, by: Instant) -> Result<(), Refused> {
         let Self { proxy, socket, read, .. } = self;
+        // Before TLS, which is most of what a connection costs.
+        let Some(slot) = tcp::admit(served, &client) else { return Ok(()) };
         if let TcpTls::Terminate(_) = served.route.tls {
             let tls = Box::pin(handshake(&proxy, terms, socket, read, by, &mut client)).await?;
-            tcp::serve(&proxy, served, client, Socket::Tls(tls), Bytes::new()).await;
+            tcp::serve(&proxy, served, client, slot, Socket::Tls(tls), Bytes::new()).await;
         } else {
-            tcp::serve(&proxy, served, client, Socket::Tcp(socket), read.freeze()).await;
+            tcp::serve(&proxy, served, client, slot, Socket::Tcp(socket), read.freeze()).await;
         }
         Ok(())
     }

@@ -4,8 +4,7 @@
 //! a tunnel included.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -13,11 +12,13 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{sync::Notify, time::timeout};
 
-use crate::telemetry::Metrics;
+use crate::{
+    balance::limit::clients::{Client, Clients},
+    telemetry::Metrics,
+};
 
 /// Descriptors kept for everything that is not a client's connection or its way on: listeners, files, watches, logs.
 const KEPT: u64 = 512;
@@ -54,15 +55,10 @@ pub struct Gate {
     open: AtomicUsize,
     limit: usize,
     freed: Notify,
-    per_client: Option<PerClient>,
+    /// 0 is any number.
+    per_client: u32,
+    clients: Clients,
     metrics: Arc<Metrics>,
-}
-
-/// Connections of each client that has one. As many entries as connections, at most.
-#[derive(Debug)]
-struct PerClient {
-    limit: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// Counts one connection as open until it is dropped.
@@ -70,15 +66,14 @@ struct PerClient {
 pub struct Permit {
     gate: Arc<Gate>,
     /// Whom it is counted for.
-    client: Option<IpAddr>,
+    client: Option<Client>,
 }
 
 impl Gate {
     /// At most `limit` connections in all, and `per_client` for one client, where that is not 0.
-    pub fn new(limit: usize, per_client: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(limit: usize, per_client: u32, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.connections_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
-        let per_client = (per_client > 0).then(|| PerClient { limit: per_client, open: Mutex::default() });
-        Arc::new(Self { open: AtomicUsize::new(0), limit, freed: Notify::new(), per_client, metrics })
+        Arc::new(Self { open: AtomicUsize::new(0), limit, freed: Notify::new(), per_client, clients: Clients::default(), metrics })
     }
 
     /// How many are open.
@@ -109,41 +104,26 @@ impl Permit {
     /// Counts it for its client too, once it is known who that is. `false`: the client has too many.
     #[must_use]
     pub fn count_for(&mut self, client: IpAddr) -> bool {
-        let Some(per_client) = &self.gate.per_client else { return true };
-        let client = group(client);
-        let mut open = per_client.open.lock();
-        let count = open.entry(client).or_default();
-        if *count >= per_client.limit {
-            return false;
+        if self.gate.per_client == 0 {
+            return true;
         }
-        *count += 1;
-        self.client = Some(client);
-        true
+        let client = Client::from(client);
+        let entered = self.gate.clients.enter(client, self.gate.per_client);
+        if entered {
+            self.client = Some(client);
+        }
+        entered
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let (Some(client), Some(per_client)) = (self.client, &self.gate.per_client) {
-            let mut open = per_client.open.lock();
-            if let Some(count) = open.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    open.remove(&client);
-                }
-            }
+        if let Some(client) = self.client {
+            self.gate.clients.leave(client);
         }
         self.gate.open.fetch_sub(1, Relaxed);
         self.gate.metrics.connections_open.dec();
         self.gate.freed.notify_one();
-    }
-}
-
-/// One subscriber: an IPv4 address, or the /64 that an IPv6 host takes its addresses from.
-fn group(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
     }
 }
 
@@ -163,15 +143,8 @@ mod tests {
         assert_eq!(counted, [true, true, false]);
         assert!(gate.enter().count_for(ip("192.0.2.2")), "another one is not concerned");
         drop(permits);
-        assert!(gate.per_client.as_ref().unwrap().open.lock().is_empty());
+        assert!(gate.clients.is_empty());
         assert_eq!(gate.open(), 0);
-    }
-
-    #[test]
-    fn an_ipv6_client_is_its_network() {
-        assert_eq!(group(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_eq!(group(ip("2001:db8:1:2::1")), group(ip("2001:db8:1:2:ffff::")));
-        assert_ne!(group(ip("2001:db8:1:2::1")), group(ip("2001:db8:1:3::1")));
     }
 
     #[tokio::test]

@@ -91,7 +91,7 @@ pub struct Settings {
     /// Client connections open at a time; accepting pauses there.
     pub max_connections: usize,
     /// The same for one client address, IPv6 by /64; 0 is any number.
-    pub max_connections_per_client: usize,
+    pub max_connections_per_client: u32,
 }
 
 /// A pair of ports that hosts are served on.

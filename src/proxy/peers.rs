@@ -45,6 +45,7 @@ pub fn proxied() -> route::Proxy {
         },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
+        limits: Default::default(),
         drain: route::Drain::default(),
     }
 }
@@ -64,6 +65,7 @@ pub fn location(action: Action) -> Location {
         action,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        access: Default::default(),
     }
 }
 

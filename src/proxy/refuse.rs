@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::body::Body;
-use crate::dial::TlsFault;
+use crate::{balance::Over, dial::TlsFault};
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,16 @@ pub enum Refusal {
     HandshakeBody,
     /// An Origin that the route does not list.
     Origin,
+    /// An address that `access` keeps out.
+    AccessDenied,
+    /// As many tunnels are open at the location as `limits.connections` allows.
+    ConnectionLimit,
+    /// The client has as many open there as `limits.connectionsPerClient` allows.
+    ClientLimit,
+    /// More handshakes come than `limits.handshakesPerSecond` allows; the seconds until this one's turn.
+    RateLimit(u16),
+    /// A body over `limits.requestBody`.
+    BodyTooLarge,
     /// Declared, but can't be served; the status of the WsRoute says why.
     Unavailable,
     /// No Service behind the location has a share of the requests.
@@ -84,6 +94,16 @@ pub enum Refusal {
     Internal,
 }
 
+impl From<Over> for Refusal {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Connections => Refusal::ConnectionLimit,
+            Over::PerClient => Refusal::ClientLimit,
+            Over::Rate(turn) => Refusal::RateLimit(u16::try_from(turn.as_secs()).unwrap_or(u16::MAX)),
+        }
+    }
+}
+
 impl Refusal {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
@@ -98,16 +118,18 @@ impl Refusal {
             | InvalidBody
             | HandshakeKey
             | HandshakeBody => StatusCode::BAD_REQUEST,
-            Origin | FileForbidden | ClientCertificate => StatusCode::FORBIDDEN,
+            Origin | AccessDenied | FileForbidden | ClientCertificate => StatusCode::FORBIDDEN,
             Misdirected => StatusCode::MISDIRECTED_REQUEST,
             NotFound => StatusCode::NOT_FOUND,
             MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             HeadTimeout | BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             HandshakeVersion => StatusCode::UPGRADE_REQUIRED,
+            ClientLimit | RateLimit(_) => StatusCode::TOO_MANY_REQUESTS,
+            BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             FileUnreadable | Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ConnectFailed | BackendTls(_) | BackendClosed | BackendInvalid | HandshakeInvalid => StatusCode::BAD_GATEWAY,
-            Unavailable | NoBackends | NoReadyEndpoint | EndpointsFull | Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Unavailable | NoBackends | NoReadyEndpoint | EndpointsFull | Exhausted | ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
             ConnectTimeout | HandshakeTimeout | ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -134,6 +156,11 @@ impl Refusal {
             HandshakeKey => "handshake_key",
             HandshakeBody => "handshake_body",
             Origin => "origin",
+            AccessDenied => "access_denied",
+            ConnectionLimit => "connection_limit",
+            ClientLimit => "client_limit",
+            RateLimit(_) => "rate_limit",
+            BodyTooLarge => "body_too_large",
             Unavailable => "unavailable",
             NoBackends => "no_backends",
             NoReadyEndpoint => "no_ready_endpoint",
@@ -181,6 +208,11 @@ impl Refusal {
             HandshakeKey => "Sec-WebSocket-Key must be 16 bytes in base64\n",
             HandshakeBody => "a handshake has no body\n",
             Origin => "this origin may not open a WebSocket here\n",
+            AccessDenied => "this address may not come here\n",
+            ConnectionLimit => "as many connections are open here as may be\n",
+            ClientLimit => "this client has as many connections open here as it may\n",
+            RateLimit(_) => "more connections are opened here than may be\n",
+            BodyTooLarge => "the body is larger than this location takes\n",
             Unavailable => "this location can not be served; the status of its WsRoute says why\n",
             NoBackends => "no backend takes requests for this location\n",
             NoReadyEndpoint => "no endpoint is ready\n",
@@ -221,6 +253,7 @@ impl Refusal {
                 | InvalidBody
                 | HeadTimeout
                 | BodyTimeout
+                | BodyTooLarge
                 | HandshakeBody
                 | Misdirected
         )
@@ -228,8 +261,15 @@ impl Refusal {
 
     /// When to come back, in whole seconds, where coming back helps. Jittered, so that clients do not come back together.
     fn retry_after(self) -> Option<HeaderValue> {
-        matches!(self, Refusal::NoReadyEndpoint | Refusal::EndpointsFull | Refusal::Exhausted)
-            .then(|| HeaderValue::from(fastrand::u16(1..=5)))
+        let seconds = match self {
+            Refusal::NoReadyEndpoint | Refusal::EndpointsFull | Refusal::Exhausted => fastrand::u16(1..=5),
+            // What is full stays so for longer than what is not there yet.
+            Refusal::ConnectionLimit | Refusal::ClientLimit => fastrand::u16(5..=30),
+            // Those that were kept out are told one turn after the other; the clocks of a storm that began at once are not to tick together.
+            Refusal::RateLimit(turn) => turn.saturating_add(fastrand::u16(1..=5)),
+            _ => return None,
+        };
+        Some(HeaderValue::from(seconds))
     }
 
     /// The answer, without what depends on the request. It carries the refusal among its extensions, so that whoever sends it can count it.
@@ -275,6 +315,22 @@ mod tests {
         let after = Refusal::NoReadyEndpoint.into_response().headers()[RETRY_AFTER].to_str().unwrap().parse::<u32>().unwrap();
         assert!((1..=5).contains(&after));
         assert!(!Refusal::NotFound.into_response().headers().contains_key(RETRY_AFTER));
+        assert!(!Refusal::BodyTooLarge.into_response().headers().contains_key(RETRY_AFTER), "it will be as large then");
+    }
+
+    #[test]
+    fn clients_over_a_limit_are_told_different_times() {
+        let told = |refusal: Refusal| refusal.into_response().headers()[RETRY_AFTER].to_str().unwrap().parse::<u16>().unwrap();
+        for (refusal, range) in [
+            (Refusal::ConnectionLimit, 5..=30),
+            (Refusal::ClientLimit, 5..=30),
+            (Refusal::RateLimit(0), 1..=5),
+            (Refusal::RateLimit(40), 41..=45),
+        ] {
+            let times: Vec<_> = (0..100).map(|_| told(refusal)).collect();
+            assert!(times.iter().all(|time| range.contains(time)), "{refusal:?}: {times:?}");
+            assert!(times.iter().any(|time| *time != times[0]), "{refusal:?} is told to all alike");
+        }
     }
 
     #[test]

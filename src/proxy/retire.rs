@@ -219,6 +219,8 @@ mod tests {
                 proxy_protocol: None,
                 connect: Duration::from_secs(5),
                 idle: None,
+                access: Default::default(),
+                limits: Default::default(),
                 drain: *drain,
             };
             (TcpPort::Number(9000 + position as u16), vec![Arc::new(route)])

@@ -18,7 +18,7 @@ use super::{
     search::{Search, Unreached},
 };
 use crate::{
-    balance::{Ask, Lease, Purpose},
+    balance::{Ask, Lease, Over, Purpose, Slot},
     dial::{self, DialError},
     live::ServedTcp,
     model::EndpointKey,
@@ -26,12 +26,27 @@ use crate::{
     tunnel::{self, Identity, Kind, Opening, Socket},
 };
 
+/// Whether a client may come in; the slot is its connection's. `None`: it was counted, and is to be closed.
+pub fn admit(served: &ServedTcp, client: &ClientInfo) -> Option<Slot> {
+    let address = client.peer.ip();
+    let token = match served.access.admits(address).then(|| served.limiter.enter(address, Instant::now())) {
+        Some(Ok(slot)) => return Some(slot),
+        None => "access_denied",
+        Some(Err(Over::Connections)) => "connection_limit",
+        Some(Err(Over::PerClient)) => "client_limit",
+        Some(Err(Over::Rate(_))) => "rate_limit",
+    };
+    served.metrics.refusals.inc(token);
+    tracing::debug!(route = %served.route.route, location = %served.route.label, client = %client.peer, token, "connection refused");
+    None
+}
+
 /// Joins a connection to an endpoint of the route; `read` came from the client already. Without one the connection is closed.
-pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, socket: Socket, read: Bytes) {
+pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, slot: Slot, socket: Socket, read: Bytes) {
     let began = Instant::now();
     match connect(served, &client).await {
         Ok((lease, backend)) => {
-            let opening = opening(proxy, served, client, lease, began, read);
+            let opening = opening(proxy, served, client, slot, lease, began, read);
             tunnel::open(&proxy.registry, opening, socket, backend);
         }
         Err(unreached) => {
@@ -87,7 +102,7 @@ async fn reach(served: &ServedTcp, client: &ClientInfo, endpoint: &EndpointKey) 
     }
 }
 
-fn opening(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, began: Instant, from_client: Bytes) -> Opening {
+fn opening(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, slot: Slot, lease: Lease, began: Instant, from_client: Bytes) -> Opening {
     let route = &served.route;
     let host = client.sni.as_deref().unwrap_or_default();
     let scheme = if client.sni.is_some() || client.secure { "tls" } else { "tcp" };
@@ -97,6 +112,7 @@ fn opening(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, lease: Lease, 
         route: route.route.clone(),
         label: Arc::clone(&route.label),
         lease,
+        slot,
         client: client.peer,
         permit: client.permit,
         metrics: Arc::clone(&served.metrics),

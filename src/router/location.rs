@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use regex::bytes::Regex;
 
 use super::{
-    Head,
+    Access, Head,
     matching::{Conditions, Mismatch},
     origin::{Origin, OriginRule, PublicPorts},
     path::{self, NormalPath, PathError},
@@ -29,6 +29,8 @@ pub struct Location {
     pub response_headers: HeaderEdits,
     /// Value of Cache-Control of a static location.
     pub cache_control: Option<HeaderValue>,
+    /// Which clients are let in.
+    pub access: Access,
     /// The fixed Host sent to the backend; the client's where absent.
     pub host: Option<HeaderValue>,
     pub(super) span: Span,
@@ -67,6 +69,7 @@ impl Location {
                 Action::Static(files) => files.cache_control.as_deref().and_then(|value| HeaderValue::from_str(value).ok()),
                 _ => None,
             },
+            access: Access::compile(&spec.access),
             host: proxy.and_then(|proxy| proxy.host.as_deref()).and_then(|host| HeaderValue::from_str(host).ok()),
             conditions: Conditions::compile(&spec.matching),
             rewriting: proxy.and_then(|proxy| proxy.rewrite.as_ref()).and_then(Rewriting::compile),

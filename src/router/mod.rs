@@ -6,6 +6,7 @@
 //! listener ─► Hosts: exact, longest wildcard, any ─► VirtualHost ─► Paths: tree of elements, expressions ─► Conditions ─► Location
 //! ```
 
+pub mod access;
 pub mod explain;
 mod hosts;
 pub mod location;
@@ -24,6 +25,7 @@ use http::{HeaderMap, Method};
 use rapidhash::RapidHashMap;
 use rustls::sign::CertifiedKey;
 
+pub use access::Access;
 pub use explain::Explanation;
 pub use location::{HeaderEdits, Location};
 pub use matching::Mismatch;

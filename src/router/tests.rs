@@ -23,6 +23,7 @@ fn location(name: &str, path: PathPattern, matching: Match) -> Arc<route::Locati
         action: Action::Unavailable,
         request_headers: route::HeaderEdits::default(),
         response_headers: route::HeaderEdits::default(),
+        access: Default::default(),
     })
 }
 
@@ -188,6 +189,8 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
         proxy_protocol: None,
         connect: std::time::Duration::from_secs(5),
         idle: None,
+        access: Default::default(),
+        limits: Default::default(),
         drain: route::Drain::default(),
     })
 }
@@ -267,6 +270,7 @@ fn subprotocols_and_upgrades_pass_as_listed() {
             frames: None,
         },
         upgrades: vec!["spdy/3.1".into()],
+        limits: Default::default(),
         drain: route::Drain::default(),
     };
     let mut spec = (*location("a", prefix("/a"), Match::default())).clone();

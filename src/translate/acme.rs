@@ -17,6 +17,7 @@ use crate::{
     api::{self, IntOrString},
     model::{
         LocationKey, ObjectRef,
+        limits::Access,
         route::{Action, HeaderEdits, Location, Match, PathPattern, UpgradeMatch},
         table::HostPattern,
         tls::Application,
@@ -89,6 +90,7 @@ impl Challenge {
             // Before a location of a route with the same path, which may take anything.
             matching: Match { upgrade: UpgradeMatch::None, ..Match::default() },
             action: proxy.map_or(Action::Unavailable, |proxy| Action::Proxy(Box::new(proxy))),
+            access: Access::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
         }

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     HasHttps, Options, allowance, balancing,
     build::Draft,
+    limits::{access, limits},
     location::{CONNECT, IDLE, drain, positive},
     ownership::{Owners, Permit},
     references::Context,
@@ -18,6 +19,7 @@ use crate::{
     model::{
         LocationKey, ObjectRef,
         balancing::Balancing,
+        limits::Limits,
         route::{ProxyProtocol, TcpRoute, TcpTls},
         table::{HostPattern, HostTls, TcpPort, TlsVersion},
         tls::Application,
@@ -175,6 +177,8 @@ impl Entry {
             }),
             connect: positive("timeouts.connect", timeouts.connect, CONNECT).map_err(invalid)?,
             idle: timeouts.idle.map_or(Some(IDLE), api::Duration::non_zero),
+            access: access(spec.access.as_ref()).map_err(invalid)?,
+            limits: tcp_limits(spec.limits.as_ref()).map_err(invalid)?,
             drain: drain(spec.drain.as_ref()),
         };
         Ok(Self { route: Arc::new(route), ports, problems })
@@ -185,6 +189,13 @@ fn balancing(spec: &api::TcpRoute) -> Result<Balancing, String> {
     let source_ip = spec.affinity.as_ref().and_then(|affinity| affinity.source_ip.as_ref());
     let affinity = source_ip.map(balancing::source_ip).transpose()?;
     Ok(Balancing { affinity, ..balancing::balancing(spec.load_balancing.as_ref())? })
+}
+
+fn tcp_limits(spec: Option<&api::Limits>) -> Result<Limits, String> {
+    match limits(spec)? {
+        Limits { request_body: Some(_), .. } => Err("limits.requestBody is for HTTP: leave it out".to_owned()),
+        limits => Ok(limits),
+    }
 }
 
 fn identity(spec: &api::TcpRoute, hosts: &[HostPattern]) -> Arc<str> {

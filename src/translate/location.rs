@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     balancing, defaults,
+    limits::{access, limits},
     references::Context,
     route::Route,
     status::{Problem, Report},
@@ -18,6 +19,7 @@ use crate::{
     model::{
         LocationKey,
         balancing::Balancing,
+        limits::Access,
         route::{
             Action, Drain, DrainBy, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, OnRemoved, PathPattern, Ping, PingTo,
             Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
@@ -68,16 +70,17 @@ pub(super) fn translate(
         let action = action(context, &route.id.namespace, spec, &path, &policy, &mut |problem| report.add(problem.of_location(&label)))?;
         let edits = |field: &str, edits| values::header_edits(edits).map_err(|wrong| Problem::invalid(format!("{field} {wrong}")));
         let request = edits("requestHeaders", policy.request_headers.as_ref())?;
-        Ok((action, request, edits("responseHeaders", policy.response_headers.as_ref())?))
+        let response = edits("responseHeaders", policy.response_headers.as_ref())?;
+        Ok((action, access(policy.access.as_ref()).map_err(Problem::invalid)?, request, response))
     });
-    let (action, request_headers, response_headers) = built.unwrap_or_else(|problem| {
+    let (action, access, request_headers, response_headers) = built.unwrap_or_else(|problem| {
         report.unserved(&label, problem.of_location(&label));
-        (Action::Unavailable, HeaderEdits::default(), HeaderEdits::default())
+        (Action::Unavailable, Access::default(), HeaderEdits::default(), HeaderEdits::default())
     });
     let identity = spec.name.as_deref().map_or_else(|| identity(route, &path, &matching), Arc::from);
     let key = LocationKey { namespace: route.id.namespace.clone(), identity };
     let label = label.into();
-    Some(Arc::new(Location { key, route: route.id.clone(), label, path, matching, action, request_headers, response_headers }))
+    Some(Arc::new(Location { key, route: route.id.clone(), label, path, matching, action, access, request_headers, response_headers }))
 }
 
 /// What is wrong in `spec.defaults` by itself, be there a location that it harms or not.
@@ -89,6 +92,8 @@ pub(super) fn faults_of_defaults(route: &Route) -> impl Iterator<Item = String> 
             timeouts(policy.timeouts.as_ref()).err(),
             websocket(policy.websocket.as_ref()).err(),
             upgrades(policy.upgrades.as_ref()).err(),
+            limits(policy.limits.as_ref()).err(),
+            access(policy.access.as_ref()).err(),
             values::header_edits(policy.request_headers.as_ref()).err().map(|wrong| format!("requestHeaders {wrong}")),
             values::header_edits(policy.response_headers.as_ref()).err().map(|wrong| format!("responseHeaders {wrong}")),
         ];
@@ -230,6 +235,7 @@ pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPatt
         timeouts: timeouts(policy.timeouts.as_ref())?,
         websocket: websocket(policy.websocket.as_ref())?,
         upgrades: upgrades(policy.upgrades.as_ref())?,
+        limits: limits(policy.limits.as_ref())?,
         drain: drain(policy.drain.as_ref()),
     })
 }

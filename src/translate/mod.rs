@@ -19,6 +19,7 @@ mod endpoints;
 mod grants;
 mod index;
 mod layer4;
+mod limits;
 mod location;
 mod lookup;
 pub mod objects;

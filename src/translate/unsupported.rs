@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Access, Limits, LoadBalancing, Policy, TcpRoute, Timeouts};
+use crate::api::{LoadBalancing, Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) enum Serves {
 
 /// Fields of a location that are not supported yet. A value that means "off" is no use of a field.
 pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
-    let mut fields = guards(policy.limits.as_ref(), policy.access.as_ref());
+    let mut fields = Vec::new();
     if serves == Serves::Backends {
         fields.extend(load_balancing(policy.load_balancing.as_ref()));
         fields.extend(given("affinity", policy.affinity.as_ref()));
@@ -27,18 +27,13 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
 
 /// Fields of a `tcp` entry that are not supported yet.
 pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
-    let mut fields = guards(tcp.limits.as_ref(), tcp.access.as_ref());
-    fields.extend(load_balancing(tcp.load_balancing.as_ref()));
+    let mut fields = load_balancing(tcp.load_balancing.as_ref());
     fields.extend(given("healthCheck", tcp.health_check.as_ref()));
     fields
 }
 
 fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {
     field.is_some_and(|field| *field != T::default()).then_some(name)
-}
-
-fn guards(limits: Option<&Limits>, access: Option<&Access>) -> Vec<&'static str> {
-    [given("limits", limits), given("access", access)].into_iter().flatten().collect()
 }
 
 fn load_balancing(field: Option<&LoadBalancing>) -> Vec<&'static str> {
@@ -72,11 +67,9 @@ mod tests {
             "healthCheck": {"passive": {"maxFails": 1}},
             "timeouts": {"hold": "5s"},
             "drain": {"by": "Application", "clientSpread": "5s"},
-            "limits": {"connections": 5},
-            "access": {"allow": ["10.0.0.0/8"]},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 6);
-        assert_eq!(fields(policy, Serves::Itself), ["limits", "access"]);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 4);
+        assert_eq!(fields(policy, Serves::Itself), [""; 0]);
     }
 
     #[test]
@@ -84,7 +77,6 @@ mod tests {
         let policy = json!({
             "loadBalancing": {"policy": "RoundRobin", "slowStart": "0s"},
             "timeouts": {"hold": "0s", "idle": "5m"},
-            "limits": {},
         });
         assert_eq!(fields(policy, Serves::Backends), [""; 0]);
     }

@@ -29,7 +29,7 @@ pub use io::Socket;
 pub use registry::Registry;
 
 use crate::{
-    balance::Lease,
+    balance::{Lease, Slot},
     model::{LocationKey, ObjectRef, route::Frames},
     telemetry::LocationMetrics,
 };
@@ -64,6 +64,8 @@ pub struct Identity {
     pub label: Arc<str>,
     /// Counts it as open on its endpoint.
     pub lease: Lease,
+    /// Counts it as open at its location.
+    pub slot: Slot,
     /// Who opened it.
     pub client: SocketAddr,
     /// Counts the client's connection as open.

@@ -18,6 +18,7 @@ mod files;
 mod golden;
 mod http;
 mod layering;
+mod limits;
 mod mistakes;
 mod overload;
 mod probes;

@@ -178,6 +178,7 @@ mod tests {
                 action: Action::Static(content.clone()),
                 request_headers: route::HeaderEdits::default(),
                 response_headers: route::HeaderEdits::default(),
+                access: Default::default(),
             };
             Self { files, location: Location::compile(Arc::new(spec)), content }
         }

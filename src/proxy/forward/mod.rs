@@ -146,6 +146,7 @@ fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: Failure) -> Refusal 
     let (token, refusal) = match &failure {
         Failure::Client(error) if is_timeout(error) => return Refusal::BodyTimeout,
         Failure::Client(_) => return Refusal::InvalidBody,
+        Failure::TooLarge => return Refusal::BodyTooLarge,
         Failure::Timeout => ("response_timeout", Refusal::ResponseTimeout),
         Failure::Backend(Fault::Closed(error)) => closed(error),
         Failure::Backend(Fault::Invalid(_)) => ("invalid_answer", Refusal::BackendInvalid),

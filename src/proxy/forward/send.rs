@@ -39,6 +39,8 @@ pub struct Upload {
     phase: PhaseHandle,
     /// Bytes of content taken so far.
     pub received: u64,
+    /// The most that it may be.
+    limit: u64,
     /// Something was taken: the request can't be sent a second time.
     pub touched: bool,
     ended: bool,
@@ -49,6 +51,8 @@ pub struct Upload {
 pub enum Failure {
     /// The client's body broke off; the backend connection must end without its end.
     Client(hyper::Error),
+    /// The client's body is larger than it may be; the backend connection must end without its end.
+    TooLarge,
     /// The backend failed.
     Backend(Fault),
     /// The backend did not answer in time.
@@ -64,10 +68,12 @@ pub struct Answered {
 }
 
 impl Upload {
-    /// Takes the body of a request with this head.
-    pub fn new(body: Incoming, headers: &HeaderMap, phase: PhaseHandle) -> Self {
+    /// Takes the body of a request with this head. `None`: it says itself that it is larger than `limit`.
+    pub fn new(body: Incoming, headers: &HeaderMap, phase: PhaseHandle, limit: Option<u64>) -> Option<Self> {
+        let limit = limit.unwrap_or(u64::MAX);
         let framing = match body.size_hint().exact() {
             _ if body.is_end_stream() => Framing::None,
+            Some(length) if length > limit => return None,
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
@@ -78,7 +84,7 @@ impl Upload {
         };
         let ended = framing == Framing::None;
         phase.set(if ended { Phase::Wait } else { Phase::Body });
-        Self { body, framing, trailers, phase, received: 0, touched: false, ended }
+        Some(Self { body, framing, trailers, phase, received: 0, limit, touched: false, ended })
     }
 
     /// How it ends, towards the backend.
@@ -87,14 +93,14 @@ impl Upload {
     }
 
     /// More of it, as it goes to the backend. `None` is its end.
-    fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Bytes>) -> Poll<Option<Result<(), hyper::Error>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<Bytes>) -> Poll<Option<Result<(), Failure>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose();
         self.touched = true;
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
                 self.phase.set(Phase::Wait);
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(Failure::Client(error))));
             }
         };
         let Some(frame) = frame else {
@@ -106,6 +112,10 @@ impl Upload {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 self.received += data.len() as u64;
+                if self.received > self.limit {
+                    self.phase.set(Phase::Wait);
+                    return Poll::Ready(Some(Err(Failure::TooLarge)));
+                }
                 if self.framing == Framing::Chunked {
                     out.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
                     out.push_back(data);
@@ -186,7 +196,7 @@ impl Sending<'_> {
     fn poll(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<Option<Answer>, Failure>> {
         match self.poll_send(connection, cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(None)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Client(error))),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
             Poll::Pending => {}
         }
         loop {
@@ -198,12 +208,12 @@ impl Sending<'_> {
         }
     }
 
-    fn poll_send(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+    fn poll_send(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             while !self.dead && !self.upload.ended && self.out.iter().map(Bytes::len).sum::<usize>() < GATHER {
                 match self.upload.poll_next(cx, &mut self.out) {
                     Poll::Ready(Some(Ok(()))) => {}
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Some(Err(failure))) => return Poll::Ready(Err(failure)),
                     Poll::Ready(None) | Poll::Pending => break,
                 }
             }

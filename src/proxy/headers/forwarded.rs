@@ -2,7 +2,10 @@
 //!
 //! It never knows locations. `http` calls it once a request. From a peer that is not trusted, all of it is replaced.
 
-use std::{fmt::Write, net::IpAddr};
+use std::{
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
@@ -65,6 +68,29 @@ pub fn named_scheme(headers: &HeaderMap) -> Option<bool> {
     }
 }
 
+/// Who asked, where `peer` is a trusted proxy: the last hop of X-Forwarded-For that is none itself. Whatever the client put before it is not
+/// believed. Without such a hop it is the first one that is named, behind what can't be read; without any, the peer.
+pub fn client(headers: &HeaderMap, peer: IpAddr, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let hops = headers.get_all(X_FORWARDED_FOR).iter().flat_map(|chain| elements(chain.as_bytes())).map(hop_address);
+    let (mut client, mut first) = (None, None);
+    for hop in hops {
+        match hop {
+            Some(hop) if trusts(hop) => first = first.or(Some(hop)),
+            Some(hop) => client = Some(hop),
+            None => (client, first) = (None, None),
+        }
+    }
+    client.or(first).unwrap_or(peer)
+}
+
+/// An address, as proxies write it: alone, in brackets, or with a port.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let address = text.parse().ok().or_else(bracketed).or_else(|| text.parse::<SocketAddr>().ok().map(|hop| hop.ip()))?;
+    Some(address.to_canonical())
+}
+
 /// The request's name: a trusted peer's, if it is fit to be printed, else a new one.
 pub fn request_id(headers: &HeaderMap, trusted: bool) -> HeaderValue {
     if trusted
@@ -98,7 +124,7 @@ pub fn apply(headers: &mut HeaderMap, hop: &Hop<'_>, id: HeaderValue, forwarded:
     };
     headers.insert(X_FORWARDED_FOR, chain);
     if !headers.contains_key(X_REAL_IP) {
-        headers.insert(X_REAL_IP, client(earlier.as_ref()).unwrap_or_else(|| value(address)));
+        headers.insert(X_REAL_IP, first_hop(earlier.as_ref()).unwrap_or_else(|| value(address)));
     }
     let secure = named_scheme(headers).unwrap_or_else(|| {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if hop.secure { "https" } else { "http" }));
@@ -146,7 +172,7 @@ fn is_foreign(name: &str, trusted: bool, verifies: bool) -> bool {
 }
 
 /// The first hop of a chain, where it is an address.
-fn client(chain: Option<&HeaderValue>) -> Option<HeaderValue> {
+fn first_hop(chain: Option<&HeaderValue>) -> Option<HeaderValue> {
     let first = elements(chain?.as_bytes()).next()?;
     std::str::from_utf8(first).ok()?.parse::<IpAddr>().ok()?;
     HeaderValue::from_bytes(first).ok()

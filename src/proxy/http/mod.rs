@@ -2,7 +2,13 @@
 //!
 //! It never knows how a connection was accepted, nor what a tunnel does. `conn` calls [`serve`] once the first byte is there.
 
-use std::{convert::Infallible, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::Poll,
+};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
@@ -33,7 +39,7 @@ use super::{
     upgrade::{self, Outcome, Switch, Tunnelled, handshake, handshake::Expected},
 };
 use crate::{
-    balance::{Ask, Purpose},
+    balance::{Ask, Purpose, Slot},
     live::Served,
     model::route::{Action, Proxy as Spec},
     telemetry::LocationMetrics,
@@ -109,9 +115,9 @@ impl Session {
                 let parts = connection.into_parts();
                 let (socket, unread) = parts.io.into_inner().into_parts();
                 let from_client = if unread.is_empty() { parts.read_buf } else { [parts.read_buf, unread].concat().into() };
-                let Switched { switch, served, began, log } = *switched;
+                let Switched { switch, slot, served, began, log } = *switched;
                 let permit = Arc::clone(&self.client.permit);
-                let tunnelled = Tunnelled { served: &served, client: self.client.peer, began, from_client, permit, log };
+                let tunnelled = Tunnelled { served: &served, client: self.client.peer, began, from_client, permit, slot, log };
                 switch.open(&self.proxy.registry, tunnelled, socket);
             }
             // After a request that carried Upgrade hyper ends without flushing or closing; polled once more, it does both.
@@ -143,6 +149,7 @@ enum Left {
 
 struct Switched {
     switch: Switch,
+    slot: Slot,
     served: Arc<Served>,
     began: Instant,
     log: Option<Box<str>>,
@@ -155,6 +162,8 @@ struct Exchange {
     trusted: bool,
     /// Whether the client came by https.
     secure: bool,
+    /// The client's address: what trusted proxies say of it, else the connection's peer.
+    from: IpAddr,
     /// Its name in every log.
     id: HeaderValue,
     /// Who serves it.
@@ -169,6 +178,8 @@ struct Exchange {
     asks: bool,
     /// The connection ends after the answer.
     last: bool,
+    /// Counts it as open at its location: a handshake, and its tunnel after it.
+    slot: Option<Slot>,
     /// The backend has switched protocols.
     switch: Option<Switch>,
 }
@@ -192,6 +203,10 @@ impl Session {
             started: Instant::now(),
             trusted,
             secure: is_secure(&self.proxy, &self.client, &parts.headers, trusted),
+            from: match trusted {
+                true => forwarded::client(&parts.headers, self.client.peer.ip(), |proxy| self.proxy.settings.trusts(proxy)),
+                false => self.client.peer.ip(),
+            },
             id: forwarded::request_id(&parts.headers, trusted),
             served: None,
             endpoint: None,
@@ -199,6 +214,7 @@ impl Session {
             websocket: handshake::wants_websocket(parts.version, &parts.headers),
             asks: false,
             last: false,
+            slot: None,
             switch: None,
         }
     }
@@ -212,6 +228,10 @@ impl Session {
         exchange.asks = located.asks;
         let served = Arc::clone(&located.served);
         exchange.served = Some(Arc::clone(&served));
+        if !served.location.access.admits(exchange.from) {
+            exchange.last |= exchange.websocket;
+            return Err(Refusal::AccessDenied);
+        }
         let spec = match &served.location.spec.action {
             Action::Unavailable => return Err(Refusal::Unavailable),
             Action::Redirect(_) => return Ok(located.redirect(&self.client)),
@@ -222,9 +242,12 @@ impl Session {
             Action::Proxy(spec) => spec,
         };
         let upgrade = wanted_upgrade(&parts, &body, &located, exchange)?;
+        let (Some(target), Some(limiter)) = (&served.target, &served.limiter) else { return Err(Refusal::NoBackends) };
+        if upgrade.is_some() {
+            exchange.slot = Some(limiter.enter(exchange.from, exchange.started)?);
+        }
         let head = self.start(&parts, &located)?;
         drop(located);
-        let target = served.target.as_ref().ok_or(Refusal::NoBackends)?;
         let Spec { timeouts, .. } = &**spec;
         let purpose = if upgrade.is_some() { Purpose::Tunnel } else { Purpose::Request };
         let ask = Ask::anyone(exchange.started, purpose);
@@ -240,7 +263,7 @@ impl Session {
         let mut headers = std::mem::take(&mut parts.headers);
         match upgrade {
             None => {
-                let upload = Upload::new(body, &headers, self.phase.clone());
+                let upload = Upload::new(body, &headers, self.phase.clone(), spec.limits.request_body).ok_or(Refusal::BodyTooLarge)?;
                 self.edit(&mut headers, &parts, &served, exchange);
                 let mut outgoing = forward::Outgoing { method: parts.method, head, headers, upload };
                 let answered = forward(&route, &mut outgoing, &mut exchange.endpoint).await;
@@ -341,9 +364,9 @@ impl Session {
             entry.received = exchange.received;
             entry.served = exchange.served.clone();
         }
-        if let (Some(switch), Some(served)) = (exchange.switch, exchange.served) {
+        if let (Some(switch), Some(slot), Some(served)) = (exchange.switch, exchange.slot, exchange.served) {
             let log = entry.as_ref().and_then(|entry| entry.handshake());
-            *self.left.lock() = Left::Switched(Box::new(Switched { switch, served, began: exchange.started, log }));
+            *self.left.lock() = Left::Switched(Box::new(Switched { switch, slot, served, began: exchange.started, log }));
         }
         response.map(|body| Sent::new(body, self.phase.clone(), entry))
     }

@@ -92,6 +92,8 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         proxy_protocol: None,
         connect: Duration::from_secs(5),
         idle: None,
+        access: Default::default(),
+        limits: Default::default(),
         drain: Drain::default(),
     };
     (route, pool, Arc::new(PoolSpec { endpoints }))

@@ -23,7 +23,7 @@ use super::{
     refuse::Refusal,
 };
 use crate::{
-    balance::{Endpoint, Lease},
+    balance::{Endpoint, Lease, Slot},
     live::Served,
     model::route::Proxy as Spec,
     tunnel::{self, Identity, Kind, Opening, Permit, Registry, Socket},
@@ -71,6 +71,8 @@ pub struct Tunnelled<'a> {
     pub from_client: Bytes,
     /// Counts its connection as open.
     pub permit: Permit,
+    /// Counts it as open at its location.
+    pub slot: Slot,
     /// What the access log says of the handshake.
     pub log: Option<Box<str>>,
 }
@@ -160,6 +162,7 @@ impl Switch {
             route: location.route.clone(),
             label: Arc::clone(&location.label),
             lease: self.lease,
+            slot: tunnelled.slot,
             client: tunnelled.client,
             permit: tunnelled.permit,
             metrics: Arc::clone(&tunnelled.served.metrics),

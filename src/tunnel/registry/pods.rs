@@ -122,6 +122,7 @@ mod tests {
             label: "/ws".into(),
             lease: Lease::detached_of(endpoint, Arc::new(Pod { name: to.into(), uid: "1".into() })),
             client: "192.0.2.1:5000".parse().unwrap(),
+            slot: crate::balance::Slot::detached(),
             permit: Arc::new(()),
             metrics: Arc::default(),
             log: None,

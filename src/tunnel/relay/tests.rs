@@ -37,6 +37,7 @@ fn opening(kind: Kind, metrics: &Arc<LocationMetrics>) -> Opening {
         label: "/ws".into(),
         lease: Lease::detached(EndpointKey { pool: PoolKey::Address("10.0.0.1:80".into()), address }),
         client: "192.0.2.1:5000".parse().unwrap(),
+        slot: crate::balance::Slot::detached(),
         permit: Arc::new(()),
         metrics: Arc::clone(metrics),
         log: None,
