@@ -74,6 +74,7 @@ mod tests {
                 label: "/ws".into(),
                 lease: Lease::detached(EndpointKey { pool: service, address: SocketAddr::from(([10, 0, 0, last], 80)) }),
                 client: SocketAddr::from(([192, 0, 2, 1], 5000)),
+                slot: crate::balance::Slot::detached(),
                 permit: Arc::new(()),
                 metrics: Arc::clone(&metrics),
                 log: None,
