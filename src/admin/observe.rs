@@ -19,6 +19,7 @@ pub(super) fn observe(snapshot: &Snapshot, registry: &Registry, detail: Detail) 
     });
     Observed {
         tunnels: registry.observe(detail),
+        drains_pending: registry.pending(),
         tunnel_panics: registry.panics(),
         certificates: certificates.collect(),
         pools: table.pools.iter().map(|(pool, spec)| size(pool.to_string().into(), spec)).collect(),

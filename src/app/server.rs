@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
@@ -40,7 +41,7 @@ use crate::{
         Proxy,
         files::Layout,
         listen::{self, Bound, Listening},
-        retire,
+        retire::{self, AskFate},
     },
     telemetry::{AccessLog, Metrics, metrics::Detail},
     translate::Change,
@@ -84,6 +85,7 @@ pub struct Server {
     live: Arc<Live>,
     registry: Arc<Registry>,
     proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     listening: Listening,
     flags: Flags,
@@ -116,8 +118,6 @@ impl Server {
             let proxy = Arc::clone(&proxy);
             async move { listen::start(&proxy).await }
         })?;
-        data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry)));
-
         let ready = Arc::new(AtomicBool::new(true));
         let state =
             admin::State::new(Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), Arc::clone(&ready), data.handle().clone())
@@ -128,13 +128,15 @@ impl Server {
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
         let leaving = Leaving::of(&source);
-        let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, metrics };
-        let leader = start_control(&control, flags, source, &addresses, seen)?;
+        let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, metrics: Arc::clone(&metrics) };
+        let Controlling { leader, ask } = start_control(&control, flags, source, &addresses, seen)?;
+        data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry), ask));
         Ok(Self {
             addresses,
             live,
             registry,
             proxy,
+            metrics,
             ready,
             listening,
             flags: flags.clone(),
@@ -172,11 +174,12 @@ impl Server {
         // kube-proxy falls back to endpoints that serve and terminate, and load balancers send new connections long after.
         self.ready.store(self.leaving == Leaving::Cluster, Ordering::Relaxed);
         self.proxy.leave();
+        let (delay, left) = (self.flags.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0), self.flags.drain_timeout.0);
+        self.metrics.replica_drain_deadline.set(unix_time_in(delay + left));
         let drained = async {
-            sleep(self.flags.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0)).await;
+            sleep(delay).await;
             self.proxy.shut_down();
             let idle_until = Instant::now() + self.leaving.keep_alive_grace();
-            let left = self.flags.drain_timeout.0;
             let order = match self.leaving {
                 Leaving::Demo => Order::all_at_once(Reason::Shutdown),
                 Leaving::Standalone | Leaving::Cluster => Order::of_shutdown(left),
@@ -195,6 +198,7 @@ impl Server {
                 () = drained => {}
                 () = now => {
                     tracing::warn!("told again: what is still open is told at once, and cut");
+                    self.metrics.replica_drain_deadline.set(unix_time_in(LAST_WORDS));
                     self.proxy.shut_down();
                     self.registry.drain(&Order::all_at_once(Reason::Shutdown));
                     // Whoever does not answer in time is cut below.
@@ -241,6 +245,11 @@ impl Server {
             tokio::join!(self.registry.emptied(), self.proxy.answered());
         }
     }
+}
+
+/// In seconds since the Unix epoch, for people: nothing waits by it.
+fn unix_time_in(time: Duration) -> i64 {
+    Timestamp::now().as_second().saturating_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn start_admin(control: &Threads, at: SocketAddr, state: admin::State, role: admin::Role) -> anyhow::Result<SocketAddr> {
@@ -308,6 +317,14 @@ impl Leader {
     }
 }
 
+/// The control side, as far as the rest has to do with it.
+#[derive(Default)]
+struct Controlling {
+    leader: Option<Leader>,
+    /// Who knows what becomes of Pods.
+    ask: Option<AskFate>,
+}
+
 /// What the control side has of the data side.
 struct Seen {
     live: Arc<Live>,
@@ -316,12 +333,12 @@ struct Seen {
     metrics: Arc<Metrics>,
 }
 
-fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, seen: Seen) -> anyhow::Result<Option<Leader>> {
+fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, seen: Seen) -> anyhow::Result<Controlling> {
     let Seen { live, registry, share, metrics } = seen;
     let (send, changes) = mpsc::channel(CHANGES);
     let (latest, _) = watch::channel(Arc::default());
     let handle = threads.handle();
-    let mut leader = None;
+    let mut controlling = Controlling::default();
     let options = match source {
         Source::Manifests { paths, translation } => {
             handle.spawn(manifests::watch(paths, send));
@@ -335,6 +352,7 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
             let access = settings::access(&controller.cluster);
             let connection = threads.block_on(async move { k8s::connect(&access).await })?;
             let scope = settings::scope(&controller.cluster);
+            controlling.ask = Some(ask_fate(handle, k8s::pods::Pods::new(&connection, scope.clone())));
             handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
             let (leading, is_leading) = watch::channel(false);
             let stop = CancellationToken::new();
@@ -345,7 +363,7 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
                 stop.clone(),
                 Arc::clone(&metrics),
             ));
-            leader = Some(Leader { stop, running });
+            controlling.leader = Some(Leader { stop, running });
             let sources = k8s::leader::Sources {
                 latest: latest.subscribe(),
                 leading: is_leading,
@@ -357,7 +375,18 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
         }
     };
     handle.spawn(control::run(changes, options, live, metrics, latest));
-    Ok(leader)
+    Ok(controlling)
+}
+
+/// Has the control side ask the API server about Pods: its connections live there.
+fn ask_fate(control: &Handle, pods: k8s::pods::Pods) -> AskFate {
+    let (control, pods) = (control.clone(), Arc::new(pods));
+    Arc::new(move |pod| {
+        let pods = Arc::clone(&pods);
+        let asked = control.spawn(async move { pods.fate(&pod).await });
+        // A control side that has ended knows nothing.
+        Box::pin(async move { asked.await.ok().flatten() })
+    })
 }
 
 /// The replicas behind a Service of ours, each of which has its share of what the installation may do.

@@ -13,7 +13,7 @@ mod slab;
 mod split;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
@@ -84,6 +84,13 @@ impl Balancer {
         state.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.accounts.forget_unused();
         pools
+    }
+
+    /// The pools with open leases, be they in the last table or not.
+    pub fn held(&self) -> BTreeSet<PoolKey> {
+        let state = self.state.lock();
+        let open = state.endpoints.iter().filter(|(_, endpoint)| endpoint.upgrade().is_some_and(|endpoint| endpoint.open() > 0));
+        open.map(|(key, _)| key.pool.clone()).collect()
     }
 
     fn pool(&self, state: &mut State, key: &PoolKey, spec: &Arc<PoolSpec>) -> Arc<Pool> {

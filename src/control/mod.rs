@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::{
     live::Live,
-    model::Table,
+    model::{PoolKey, Table, bygone::Bygone},
     telemetry::{Metrics, metrics::Applied},
     translate::{Change, Dirty, Index, Kind, Options, Translated},
 };
@@ -34,13 +34,15 @@ pub async fn run(
     metrics: Arc<Metrics>,
     latest: watch::Sender<Arc<Translated>>,
 ) {
-    drive(changes, options, |table| live.publish(table), &metrics, latest).await;
+    let publish = |table, bygone| live.publish_beside(table, bygone);
+    drive(changes, options, || live.held(), publish, &metrics, latest).await;
 }
 
 async fn drive(
     mut changes: mpsc::Receiver<Change>,
     options: Options,
-    mut publish: impl FnMut(Table) -> Option<u64>,
+    held: impl Fn() -> BTreeSet<PoolKey>,
+    mut publish: impl FnMut(Table, Bygone) -> Option<u64>,
     metrics: &Metrics,
     latest: watch::Sender<Arc<Translated>>,
 ) {
@@ -60,17 +62,19 @@ async fn drive(
                 resolver.want(next.names.keys());
                 report::log(&last, &next, &options);
                 report::count(&next, metrics);
-                if state.published && next.table == last.table {
+                let bygone = state.bygone(&options, &next, held());
+                if state.published && next.table == last.table && state.bygone == bygone {
                     latest.send_if_modified(|latest| *latest != next && { *latest = next; true });
                     continue;
                 }
                 // The first one has waited for lists, which is another measure.
                 let began = began.filter(|_| std::mem::replace(&mut state.published, true));
-                if let Some(generation) = publish(next.table.clone()) {
+                state.bygone = bygone.clone();
+                if let Some(generation) = publish(next.table.clone(), bygone) {
                     began.inspect(|began| lane.applied(metrics).0.observe(began.elapsed()));
                     info!(generation, hosts = next.table.hosts.len(), pools = next.table.pools.len(), "serving a new configuration");
                 }
-                latest.send_replace(next);
+                latest.send_if_modified(|latest| *latest != next && { *latest = next; true });
             }
         }
     }
@@ -93,6 +97,8 @@ struct State {
     listed: BTreeSet<Kind>,
     translated: bool,
     published: bool,
+    /// What was published beside the table.
+    bygone: Bygone,
 }
 
 impl State {
@@ -103,6 +109,11 @@ impl State {
         if dirty.any() || listed {
             self.holdoff.changed(Instant::now());
         }
+    }
+
+    /// What open tunnels need beside a table: `held` are the pools that something is open to.
+    fn bygone(&mut self, options: &Options, next: &Translated, held: BTreeSet<PoolKey>) -> Bygone {
+        Bygone { pools: self.index.follow(options, held, &next.table), refused: next.refused.clone() }
     }
 
     fn is_complete(&self) -> bool {
@@ -143,7 +154,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{manifests, model::PoolKey};
+    use crate::manifests;
 
     const ROUTE: &str = "apiVersion: carrick.dev/v1alpha1\nkind: WsRoute\nmetadata: {name: shop}\nspec:\n  locations: [{path: /ws, backends: [{address: '127.0.0.1:9'}]}]\n";
 
@@ -162,9 +173,9 @@ mod tests {
         let (sender, receiver) = mpsc::channel(64);
         let (published, tables) = mpsc::unbounded_channel();
         let (latest, statuses) = watch::channel(Arc::default());
-        let publish = move |table| published.send(table).ok().map(|()| 1);
+        let publish = move |table, _| published.send(table).ok().map(|()| 1);
         #[allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
-        tokio::spawn(async move { drive(receiver, Options::default(), publish, &Metrics::default(), latest).await });
+        tokio::spawn(async move { drive(receiver, Options::default(), BTreeSet::new, publish, &Metrics::default(), latest).await });
         (sender, tables, statuses)
     }
 

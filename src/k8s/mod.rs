@@ -20,6 +20,7 @@ mod list_watch;
 mod merge;
 mod outage;
 pub mod peers;
+pub mod pods;
 mod published;
 mod request;
 mod status;

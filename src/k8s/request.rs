@@ -5,8 +5,9 @@
 use std::{error::Error as _, future::Future, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use jiff::{Timestamp, fmt::rfc2822};
 use kube::{
     Client,
     client::Body,
@@ -188,6 +189,30 @@ pub(super) async fn get<T: DeserializeOwned>(client: &Client, resource: &Resourc
     object(ask(client, request)).await
 }
 
+/// The same, and what time it is for the API server: times in its objects are by its clock.
+pub(super) async fn get_dated<T: DeserializeOwned>(
+    client: &Client,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<(T, Option<Timestamp>), Fault> {
+    let request = Request::new(resource.path(Some(namespace))).get(name, &GetParams::default());
+    let request = request.map_err(|error| Fault::unreadable(&error))?;
+    let mut date = None;
+    let answer = async {
+        let answer = ask(client, request).await?;
+        date = dated(answer.headers());
+        Ok(answer)
+    };
+    let found = object(answer).await?;
+    Ok((found, date))
+}
+
+/// RFC 9110 section 6.6.1, whose times are those of mail.
+fn dated(headers: &HeaderMap) -> Option<Timestamp> {
+    rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok().map(|date| date.timestamp())
+}
+
 /// Asks what changes from `position` on, for a time after which the API server ends the answer.
 pub(super) async fn watch(
     client: &Client,
@@ -312,6 +337,13 @@ mod tests {
         for fault in [refused(504, "timeout"), refused(500, "etcd"), refused(429, ""), refused(401, ""), Fault::Silent] {
             assert!(!fault.is_of_position(), "{fault}");
         }
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_read() {
+        let headers = |date: &'static str| HeaderMap::from_iter([(header::DATE, date.parse().unwrap())]);
+        assert_eq!(dated(&headers("Fri, 01 May 2026 12:00:05 GMT")), Some("2026-05-01T12:00:05Z".parse().unwrap()));
+        assert_eq!((dated(&headers("yesterday")), dated(&HeaderMap::new())), (None, None));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 
 mod secured;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -15,8 +18,9 @@ use crate::{
     balance::{Balancer, Limiter, Pools, Target},
     dial::Clients,
     model::{
-        LocationKey, ObjectRef, Table,
+        LocationKey, ObjectRef, PoolKey, Table,
         balancing::Balancing,
+        bygone::Bygone,
         route::{Action, Backend, TcpRoute},
     },
     router::{self, Router},
@@ -27,6 +31,7 @@ use crate::{
 pub struct Live {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
+    replaced: watch::Sender<()>,
     balancer: Arc<Balancer>,
     clients: Clients,
     metrics: Arc<Metrics>,
@@ -35,11 +40,14 @@ pub struct Live {
 }
 
 /// All that a request needs, never changed once published.
+#[derive(Clone, Default)]
 pub struct Snapshot {
     /// 0 before the first publication; moves only when the meaning does.
     pub generation: u64,
     /// What it was made from.
     pub table: Arc<Table>,
+    /// What open tunnels need beside it.
+    pub bygone: Arc<Bygone>,
     /// Decides where requests go.
     pub router: Arc<Router>,
     /// The locations, by [`router::Decision::Location`].
@@ -81,10 +89,9 @@ pub struct ServedTcp {
 impl Live {
     /// Serves nothing until the first publication.
     pub fn new(balancer: Arc<Balancer>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let empty = Snapshot { generation: 0, table: Arc::default(), router: Arc::default(), served: Box::default(), tcp: Box::default() };
-        let current = ArcSwap::from_pointee(empty);
-        let (generation, clients) = (watch::Sender::new(0), Clients::default());
-        Arc::new(Self { current, generation, balancer, clients, metrics, publishing: Mutex::new(()) })
+        let (generation, replaced, clients) = (watch::Sender::new(0), watch::Sender::default(), Clients::default());
+        let current = ArcSwap::from_pointee(Snapshot::default());
+        Arc::new(Self { current, generation, replaced, balancer, clients, metrics, publishing: Mutex::new(()) })
     }
 
     /// What is served now. Drop the guard before the next await.
@@ -96,17 +103,32 @@ impl Live {
     ///
     /// Endpoints alone: the router and every location whose pools stayed are the same ones as before.
     pub fn publish(&self, table: Table) -> Option<u64> {
+        self.publish_beside(table, Bygone::default())
+    }
+
+    /// The same with what open tunnels need beside the table, which is replaced without a new generation where it alone differs.
+    pub fn publish_beside(&self, table: Table, bygone: Bygone) -> Option<u64> {
         let _one_at_a_time = self.publishing.lock();
         let last = self.current.load_full();
         if last.generation > 0 && *last.table == table {
+            if *last.bygone != bygone {
+                self.current.store(Arc::new(Snapshot { bygone: Arc::new(bygone), ..(*last).clone() }));
+                self.replaced.send_replace(());
+            }
             return None;
         }
-        let snapshot = self.next(&last, table);
+        let snapshot = Snapshot { bygone: Arc::new(bygone), ..self.next(&last, table) };
         let generation = snapshot.generation;
         self.current.store(Arc::new(snapshot));
         self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.generation.send_replace(generation);
+        self.replaced.send_replace(());
         Some(generation)
+    }
+
+    /// The pools that requests or tunnels are open to, be they in the table or not.
+    pub fn held(&self) -> BTreeSet<PoolKey> {
+        self.balancer.held()
     }
 
     fn next(&self, last: &Snapshot, table: Table) -> Snapshot {
@@ -120,7 +142,7 @@ impl Live {
         let before = Before::of(last);
         let served = router.locations().iter().map(|location| self.serve(location, &pools, &before)).collect();
         let tcp = router.tcp_routes().iter().map(|route| self.serve_tcp(route, &pools, &before)).collect();
-        Snapshot { generation: last.generation + 1, table: Arc::new(table), router, served, tcp }
+        Snapshot { generation: last.generation + 1, table: Arc::new(table), bygone: Arc::default(), router, served, tcp }
     }
 
     fn serve(&self, location: &Arc<router::Location>, pools: &Pools, before: &Before<'_>) -> Arc<Served> {
@@ -155,6 +177,11 @@ impl Live {
     /// Tells each generation after it came into force.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Changes with each snapshot, those included that need no generation of their own.
+    pub fn replaced(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
     }
 }
 

@@ -3,6 +3,7 @@
 //! It never knows Kubernetes, sockets or time. `translate` makes it, `router`, `balance`, `live` and `proxy` read it.
 
 pub mod balancing;
+pub mod bygone;
 pub mod cert;
 pub mod id;
 pub mod limits;

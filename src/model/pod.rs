@@ -6,6 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::{PoolKey, upstream::Pod};
+
 /// One Pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
@@ -15,6 +17,14 @@ pub struct PodRef {
     pub name: Arc<str>,
     /// What tells it from another one of the name; empty where nobody said.
     pub uid: Arc<str>,
+}
+
+impl PodRef {
+    /// The Pod behind an endpoint: it is in the namespace of the Service.
+    pub fn of(pool: &PoolKey, pod: &Pod) -> Option<Self> {
+        let PoolKey::Service { service, .. } = pool else { return None };
+        Some(Self { namespace: service.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() })
+    }
 }
 
 /// What its object says of a Pod.

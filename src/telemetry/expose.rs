@@ -60,6 +60,14 @@ impl Scrape {
         page.gauge("status_pending", "Statuses of WsRoutes that are not yet as they should be", metrics.status_pending.get())?;
         page.outcomes("events", "Events about WsRoutes, Services and Pods", &metrics.events)?;
         page.outcomes("deletion_cost_writes", "Writes of what it costs to delete a Pod", &metrics.deletion_cost_writes)?;
+        page.family(
+            "replica_drain_deadline",
+            "When this replica, told to end, cuts what is still open, since the Unix epoch; 0 before",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?
+        .0
+        .encode_gauge(&metrics.replica_drain_deadline.get())?;
         page.gauge("connections_open", "Client connections open", metrics.connections_open.get())?;
         page.gauge("connections_limit", "Client connections at which accepting pauses", metrics.connections_limit.get())?;
         page.counter("connections_accepted", "Client connections accepted", metrics.connections_accepted.get())?;
@@ -114,6 +122,9 @@ impl Scrape {
                     None => series.gauge(&[namespace, route, location, service[0], service[1]], signed(*count)),
                 }
             })
+        })?;
+        page.gauges("drains_pending", "Tunnels that were ordered to close and have not had their turn", None, |series| {
+            self.observed.drains_pending.iter().try_for_each(|(reason, count)| series.gauge(&[("reason", reason)], signed(*count)))
         })?;
         page.counter("tunnel_panics", "Tunnels that a fault of the proxy ended", self.observed.tunnel_panics)?;
         page.gauges("certificate_expiry_timestamp", "End of a served certificate, since the Unix epoch", Some(&Unit::Seconds), |series| {
@@ -332,6 +343,7 @@ mod tests {
         metrics.unrouted.requests.inc(404);
         metrics.connections_refused.inc("tls_handshake");
         metrics.accept_pauses.inc("descriptors");
+        metrics.replica_drain_deadline.set(1_800_000_000);
         let labels = LocationLabels { route_namespace: "default".into(), route: "chat".into(), location: "/ws".into() };
         let to = |endpoint_pod: Option<&str>| TunnelLabels {
             location: labels.clone(),
@@ -342,6 +354,7 @@ mod tests {
         let tunnels = vec![OpenTunnels { labels: to(Some("chat-0")), count: 7 }, OpenTunnels { labels: to(None), count: 8 }];
         let observed = Observed {
             tunnels,
+            drains_pending: [("pod_terminating", 4)].into(),
             tunnel_panics: 1,
             certificates: vec![CertificateExpiry { namespace: "default".into(), secret: "shop".into(), not_after: 1_800_000_000 }],
             pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0 }],
@@ -369,6 +382,8 @@ mod tests {
             r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat",endpoint_pod="chat-0"} 7"#.into(),
             r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat"} 8"#.into(),
             format!("carrick_tunnel_ends_total{{{at},reason=\"pod_terminating\"}} 1"),
+            "carrick_replica_drain_deadline_seconds 1800000000".into(),
+            r#"carrick_drains_pending{reason="pod_terminating"} 4"#.into(),
             r#"carrick_certificate_expiry_timestamp_seconds{namespace="default",secret="shop"} 1800000000"#.into(),
             r#"carrick_pool_endpoints{pool="default/chat:80",state="ready"} 2"#.into(),
         ] {

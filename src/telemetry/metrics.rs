@@ -75,6 +75,8 @@ pub struct Metrics {
     pub events: Tally,
     /// Writes of what it costs to delete a Pod, by what came of them (`written`, `gone`, `failed`).
     pub deletion_cost_writes: Tally,
+    /// When what is still open is cut, in seconds since the Unix epoch; 0 as long as nobody has told this replica to end.
+    pub replica_drain_deadline: Gauge,
     /// From the first change to the configuration that has it, where locations, hosts or certificates were translated.
     pub routes_applied: Applied,
     /// The same, where endpoints alone had changed.
@@ -399,6 +401,8 @@ impl Known {
 pub struct Observed {
     /// Open tunnels of the registry, by where they come from and go to.
     pub tunnels: Vec<OpenTunnels>,
+    /// Tunnels that were ordered to close and have not had their turn, by reason.
+    pub drains_pending: BTreeMap<&'static str, u64>,
     /// Tunnels that a fault of ours ended, since the start.
     pub tunnel_panics: u64,
     /// Certificates served.

@@ -24,6 +24,7 @@ use crate::{
     api::{self, MinTlsVersion, Reason},
     model::{
         Cert, ObjectRef, PoolKey, Table,
+        bygone::Refused,
         route::{Action, Location, Match, PathPattern, TcpRoute, TcpTls},
         table::{Host, HostPattern, HostTls, TcpPort, TlsVersion},
     },
@@ -97,7 +98,9 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
     let names = pools::names(index, options, table.pools.keys());
     let mut wanted = Wanted::of_options(context);
     let mut statuses = BTreeMap::new();
+    let mut refused = BTreeSet::new();
     for draft in drafts {
+        refused.extend(draft.report.refused().iter().cloned());
         let of_route = Wanted::of_route(context, draft.route);
         let settled = of_route.unanswered(context).is_empty();
         wanted.add(of_route);
@@ -105,7 +108,7 @@ pub(super) fn translate(index: &Index, options: &Options) -> Translated {
         statuses.insert(draft.route.id.clone(), RouteStatus { class: draft.class, settled, served: draft.served, ..status });
     }
     let unanswered = wanted.unanswered(context);
-    Translated { table, statuses: Arc::new(statuses), departed, names, wanted, unanswered }
+    Translated { table, statuses: Arc::new(statuses), departed, names, wanted, refused: Arc::new(refused), unanswered }
 }
 
 /// The hosts that a route asks for: none where it only has ports, any where it names none.
@@ -146,7 +149,10 @@ impl<'a> Draft<'a> {
     fn join(&mut self, pattern: &HostPattern, owners: &Owners<'_>, hosts: &mut Hosts, ports: &Ports) {
         let permit = owners.permit(&self.route.id.namespace, pattern);
         if let Some(problem) = permit.refusal(&self.route.id.namespace, pattern) {
-            self.locations.iter_mut().for_each(|candidate| candidate.refused.push(problem.clone()));
+            for candidate in &mut self.locations {
+                self.report.refuse(Refused::Host(candidate.location.key.clone(), pattern.clone()));
+                candidate.refused.push(problem.clone());
+            }
             self.report.add(problem);
             return;
         }
@@ -159,7 +165,12 @@ impl<'a> Draft<'a> {
                         self.served = true;
                         host.locations.push(candidate.location.clone());
                     }
-                    Err(problem) => candidate.refused.push(problem),
+                    Err(problem) => {
+                        if problem.reason == Reason::HostNotAllowed {
+                            self.report.refuse(Refused::Host(candidate.location.key.clone(), pattern.clone()));
+                        }
+                        candidate.refused.push(problem);
+                    }
                 }
             }
             if let Some(tls) = &self.tls

@@ -29,7 +29,7 @@ use super::{
     secret,
     status::Problem,
 };
-use crate::model::{Cert, ObjectRef, tls::Authorities};
+use crate::model::{Cert, ObjectRef, PoolKey, Table, tls::Authorities, upstream::PoolSpec};
 
 /// What a change bears on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct Index {
     addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>,
     /// Services that have a pool since the last translation: endpoints of others concern nobody.
     pooled: BTreeSet<ObjectRef>,
+    /// Services that have none, and open tunnels.
+    followed: BTreeSet<ObjectRef>,
     /// Ours.
     zone: Option<Arc<str>>,
     stale: Stale,
@@ -98,7 +100,7 @@ impl Index {
             Change::Service(event) => Dirty::routes(self.services.apply(event, |service| service.spec)),
             Change::EndpointSlice(event) => {
                 let mut touched = self.slices.apply(event);
-                touched.retain(|service| self.pooled.contains(service));
+                touched.retain(|service| self.pooled.contains(service) || self.followed.contains(service));
                 let changed = !touched.is_empty();
                 self.stale.services.extend(touched);
                 Dirty::endpoints(changed)
@@ -132,7 +134,7 @@ impl Index {
     pub fn translate(&mut self, options: &Options) -> Translated {
         self.stale = Stale::default();
         let translated = super::build::translate(self, options);
-        self.pooled = pools::services(&translated.table.pools);
+        self.pooled = pools::services(translated.table.pools.keys());
         if options.lookup == Lookup::OnDemand {
             self.config_maps.retain(&translated.wanted.config_maps);
             self.looked_up.retain(&translated.wanted.secrets);
@@ -154,6 +156,13 @@ impl Index {
             }
         }
         next
+    }
+
+    /// The endpoints of pools that no location lists any more. Changes of theirs are told from now on, until they are not among these.
+    pub fn follow(&mut self, options: &Options, held: BTreeSet<PoolKey>, served: &Table) -> BTreeMap<PoolKey, Arc<PoolSpec>> {
+        let unlisted: Vec<PoolKey> = held.into_iter().filter(|key| !served.pools.contains_key(key)).collect();
+        self.followed = pools::services(unlisted.iter());
+        unlisted.into_iter().map(|key| (key.clone(), Arc::new(pools::endpoints(self, options, &key)))).collect()
     }
 
     /// All of them, the oldest first.
@@ -291,10 +300,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{
-        model::{PoolKey, upstream::PoolSpec},
-        translate::objects::{ConfigMap, EndpointSlice, Secret, Service},
-    };
+    use crate::translate::objects::{ConfigMap, EndpointSlice, Secret, Service};
 
     fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
         serde_json::from_value(object).unwrap()

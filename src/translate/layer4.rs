@@ -19,6 +19,7 @@ use crate::{
     model::{
         LocationKey, ObjectRef,
         balancing::Balancing,
+        bygone::Refused,
         limits::Limits,
         route::{ProxyProtocol, TcpRoute, TcpTls},
         table::{HostPattern, HostTls, TcpPort, TlsVersion},
@@ -52,11 +53,17 @@ impl Ports {
             let Entry { route, ports, problems } = match built {
                 Ok(entry) => entry,
                 Err(problem) => {
+                    if matches!(problem.reason, Reason::HostNotAllowed | Reason::PortNotAllowed) {
+                        draft.report.refuse(Refused::Port(key(&draft.route.id, spec, &hosts(spec))));
+                    }
                     draft.report.unserved(&label, problem);
                     continue;
                 }
             };
             problems.into_iter().for_each(|problem| draft.report.unserved(&label, problem));
+            for pool in context.refused(&draft.route.id.namespace, &spec.backends) {
+                draft.report.refuse(Refused::Backend(route.key.clone(), pool));
+            }
             for port in ports {
                 match not_terminated(&port, &route, &terminated).and_then(|()| self.admit(&port, &route)) {
                     Ok(()) => {
@@ -137,9 +144,8 @@ impl Entry {
     fn new(context: Context<'_>, draft: &Draft<'_>, spec: &api::TcpRoute, owners: &Owners<'_>) -> Result<Self, Problem> {
         let id = &draft.route.id;
         let ports = ports(context, &id.namespace, spec, &draft.listeners)?;
-        let mut hosts: Vec<HostPattern> = spec.hosts.iter().flatten().map(|host| values::host(host)).collect();
-        hosts.sort();
-        hosts.dedup();
+        let mut hosts = self::hosts(spec);
+        let key = key(id, spec, &hosts);
         if !hosts.is_empty() && spec.tls.is_none() {
             return Err(Problem::invalid(format!("{} has hosts without tls: names are only seen in TLS", label(spec))));
         }
@@ -164,7 +170,7 @@ impl Entry {
         let tls = tls(context, id, spec.tls.as_ref(), &mut problems).map_err(invalid)?;
         let timeouts = spec.timeouts.clone().unwrap_or_default();
         let route = TcpRoute {
-            key: LocationKey { namespace: id.namespace.clone(), identity: identity(spec, &hosts) },
+            key,
             route: id.clone(),
             label: label(spec).into(),
             hosts,
@@ -198,13 +204,23 @@ fn tcp_limits(spec: Option<&api::Limits>) -> Result<Limits, String> {
     }
 }
 
-fn identity(spec: &api::TcpRoute, hosts: &[HostPattern]) -> Arc<str> {
+/// The names of an entry, sorted.
+fn hosts(spec: &api::TcpRoute) -> Vec<HostPattern> {
+    let mut hosts: Vec<HostPattern> = spec.hosts.iter().flatten().map(|host| values::host(host)).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+/// The identity of an entry over edits.
+fn key(id: &ObjectRef, spec: &api::TcpRoute, hosts: &[HostPattern]) -> LocationKey {
     let port = match &spec.port {
         IntOrString::Int(number) => number.to_string(),
         IntOrString::String(name) => name.clone(),
     };
     let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    format!("tcp:{port} {}", hosts.join(",")).into()
+    let hosts = if hosts.is_empty() { HostPattern::Any.to_string() } else { hosts.join(",") };
+    LocationKey { namespace: id.namespace.clone(), identity: format!("tcp:{port} {hosts}").into() }
 }
 
 /// A name is had as a whole: the paths that a delegation is bound to can't be seen in TLS.

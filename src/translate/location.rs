@@ -19,6 +19,7 @@ use crate::{
     model::{
         LocationKey,
         balancing::Balancing,
+        bygone::Refused,
         limits::Access,
         route::{
             Action, Drain, DrainBy, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, OnRemoved, PathPattern, Ping, PingTo,
@@ -79,6 +80,9 @@ pub(super) fn translate(
     });
     let identity = spec.name.as_deref().map_or_else(|| identity(route, &path, &matching), Arc::from);
     let key = LocationKey { namespace: route.id.namespace.clone(), identity };
+    for pool in context.refused(&route.id.namespace, spec.backends.as_deref().unwrap_or_default()) {
+        report.refuse(Refused::Backend(key.clone(), pool));
+    }
     let label = label.into();
     Some(Arc::new(Location { key, route: route.id.clone(), label, path, matching, action, access, request_headers, response_headers }))
 }

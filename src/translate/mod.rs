@@ -46,7 +46,7 @@ pub use lookup::Wanted;
 pub use options::{ClassFilter, HasHttps, HostOwnership, Lookup, Options};
 pub use status::RouteStatus;
 
-use crate::model::{ObjectRef, PoolKey, Table};
+use crate::model::{ObjectRef, PoolKey, Table, bygone::Refused};
 
 /// What is to be served, and what to say about it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,6 +61,8 @@ pub struct Translated {
     pub names: BTreeMap<Arc<str>, Vec<PoolKey>>,
     /// What routes name and no list holds: a source that has not told of them all is to look these up, and tell again when they change.
     pub wanted: Wanted,
+    /// What locations ask for and may not have.
+    pub refused: Arc<BTreeSet<Refused>>,
     /// Those of `wanted` of which nothing is known yet, be it that they are not there. What was wanted, and then not, and then again,
     /// is forgotten and among them.
     pub unanswered: Wanted,

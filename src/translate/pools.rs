@@ -12,12 +12,12 @@ use super::{Index, Options, endpoints as slices, index::service_port};
 use crate::model::{ObjectRef, PoolKey, upstream::PoolSpec};
 
 /// The Services that have a pool.
-pub(super) fn services(pools: &BTreeMap<PoolKey, Arc<PoolSpec>>) -> BTreeSet<ObjectRef> {
+pub(super) fn services<'a>(pools: impl Iterator<Item = &'a PoolKey>) -> BTreeSet<ObjectRef> {
     let service = |key: &PoolKey| match key {
         PoolKey::Service { service, .. } => Some(service.clone()),
         PoolKey::Address(_) => None,
     };
-    pools.keys().filter_map(service).collect()
+    pools.filter_map(service).collect()
 }
 
 /// The pools of one Service among all.

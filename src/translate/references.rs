@@ -59,10 +59,7 @@ impl Context<'_> {
             (Some(service), None) => {
                 let port =
                     backend.port.as_ref().ok_or_else(|| Problem::invalid(format!("backend {service} needs port: a number or a name")))?;
-                let port: Arc<str> = match port {
-                    IntOrString::Int(number) => number.to_string().into(),
-                    IntOrString::String(name) => name.as_str().into(),
-                };
+                let port = self::port(port);
                 let service = self.named(namespace, backend.namespace.as_deref(), service, Target::Service)?;
                 self.service_port_exists(&service, &port)?;
                 Ok(PoolKey::Service { service, port })
@@ -80,6 +77,16 @@ impl Context<'_> {
             }
             _ => Err(Problem::invalid("a backend takes exactly one of service and address")),
         }
+    }
+
+    /// The pools of those backends that are in another namespace, which does not permit them.
+    pub(super) fn refused(&self, namespace: &str, backends: &[api::Backend]) -> Vec<PoolKey> {
+        let refused = |backend: &api::Backend| {
+            let service = ObjectRef::new(backend.namespace.as_deref()?, backend.service.as_deref()?);
+            grants::permitted(self.index, namespace, Target::Service, &service).err()?;
+            Some(PoolKey::Service { service, port: port(backend.port.as_ref()?) })
+        };
+        backends.iter().filter_map(refused).collect()
     }
 
     fn service_port_exists(&self, name: &ObjectRef, port: &str) -> Result<(), Problem> {
@@ -173,6 +180,14 @@ impl Context<'_> {
             }
             Known::Unanswered => Err(Problem::pending(format!("secret {name}"))),
         }
+    }
+}
+
+/// Number or name, as the WsRoute spells it.
+fn port(port: &IntOrString) -> Arc<str> {
+    match port {
+        IntOrString::Int(number) => number.to_string().into(),
+        IntOrString::String(name) => name.as_str().into(),
     }
 }
 

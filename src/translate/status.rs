@@ -6,7 +6,10 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::api::{Condition, ConditionType, LocationStatus, Reason, Status};
+use crate::{
+    api::{Condition, ConditionType, LocationStatus, Reason, Status},
+    model::bygone::Refused,
+};
 
 /// Messages of one condition are joined, up to this many.
 const MESSAGES: usize = 8;
@@ -112,6 +115,7 @@ impl Problem {
 pub(super) struct Report {
     problems: Vec<Problem>,
     unserved: Vec<LocationStatus>,
+    refused: Vec<Refused>,
 }
 
 impl Report {
@@ -133,6 +137,16 @@ impl Report {
             self.unserved.push(unserved);
         }
         self.add(problem);
+    }
+
+    /// Something is asked for that others have not granted.
+    pub(super) fn refuse(&mut self, refused: Refused) {
+        self.refused.push(refused);
+    }
+
+    /// All of that.
+    pub(super) fn refused(&self) -> &[Refused] {
+        &self.refused
     }
 
     pub(super) fn into_status(self, observed_generation: Option<i64>, uid: Option<Arc<str>>) -> RouteStatus {

@@ -2,14 +2,18 @@
 //!
 //! Pure: it never knows tunnels, tasks or clocks. `registry` marks its tunnels by it; `proxy::retire`, `admin` and `app` give the orders.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::close::Reason;
-use crate::model::{
-    EndpointKey, LocationKey, PoolKey,
-    route::{Drain, DrainBy},
+use crate::{
+    balance::Endpoint,
+    model::{
+        EndpointKey, LocationKey, PoolKey,
+        route::{Drain, DrainBy},
+        upstream::Pod,
+    },
 };
 
 /// What a pod is left, at least, for closing handshakes that take their time.
@@ -39,16 +43,19 @@ pub struct Filter {
     pub location: Option<LocationKey>,
     /// Those to this endpoint.
     pub endpoint: Option<EndpointKey>,
+    /// Those to this Pod: an address passes from one to another.
+    pub pod: Option<Arc<Pod>>,
     /// Those to endpoints of this Service, by whatever port, or of this address.
     pub service: Option<PoolKey>,
 }
 
 impl Filter {
     /// Whether a tunnel of this location to this endpoint is meant.
-    pub fn takes(&self, location: &LocationKey, endpoint: &EndpointKey) -> bool {
+    pub fn takes(&self, location: &LocationKey, endpoint: &Endpoint) -> bool {
         self.location.as_ref().is_none_or(|key| key == location)
-            && self.endpoint.as_ref().is_none_or(|key| key == endpoint)
-            && self.service.as_ref().is_none_or(|pool| pool.is_same_service(&endpoint.pool))
+            && self.endpoint.as_ref().is_none_or(|key| *key == endpoint.key)
+            && (self.pod.is_none() || self.pod == endpoint.pod)
+            && self.service.as_ref().is_none_or(|pool| pool.is_same_service(&endpoint.key.pool))
     }
 }
 
@@ -64,22 +71,25 @@ impl Order {
         Self { filter, from: now, until: now + over, max_per_second: None, reason }
     }
 
-    /// The tunnels of a terminating pod, as its route says. `left`: until it is killed.
-    pub fn of_terminating(filter: Filter, drain: &Drain, left: Duration) -> Self {
-        let now = Instant::now();
+    /// The tunnels of a pod that was told to go at `since` and is killed at `deadline`, as their location says. An answer about the deadline
+    /// that took its time moves the beginning, never the end.
+    pub fn of_terminating(filter: Filter, drain: &Drain, since: Instant, deadline: Instant) -> Self {
+        let left = deadline.saturating_duration_since(since);
         let start = match drain.by {
             DrainBy::Proxy => drain.start.unwrap_or_else(|| left.saturating_sub(LAST)),
             DrainBy::Application => left.saturating_sub(margin(left)),
         };
         let start = start.min(left.saturating_sub(MARGIN));
-        let until = now + (left - margin(left - start));
-        Self { filter, from: now + start, until, max_per_second: drain.max_per_second, reason: Reason::Terminating }
+        let from = (since + start).max(Instant::now());
+        let until = since + (left - margin(left - start));
+        Self { filter, from, until, max_per_second: drain.max_per_second, reason: Reason::Terminating }
     }
 
     /// All tunnels, before this process is killed.
     pub fn of_shutdown(left: Duration) -> Self {
         let at_once = Drain { start: Some(Duration::ZERO), ..Drain::default() };
-        Self { reason: Reason::Shutdown, ..Self::of_terminating(Filter::default(), &at_once, left) }
+        let now = Instant::now();
+        Self { reason: Reason::Shutdown, ..Self::of_terminating(Filter::default(), &at_once, now, now + left) }
     }
 
     /// The turn of the tunnel with this index among `count`.
@@ -123,7 +133,7 @@ mod tests {
     /// First and last turn of many, in seconds from now.
     fn span(drain: Drain, left: u64) -> (u64, u64) {
         let now = Instant::now();
-        let order = Order::of_terminating(Filter::default(), &drain, SECOND * left as u32);
+        let order = Order::of_terminating(Filter::default(), &drain, now, now + SECOND * left as u32);
         let seconds = |at: Instant| (at - now).as_secs();
         (seconds(order.from), seconds(order.until))
     }
@@ -172,5 +182,17 @@ mod tests {
         assert_eq!(span(Drain { start: Some(SECOND * 5), ..auto }, 30), (5, 27));
         assert_eq!(span(Drain { start: Some(SECOND * 500), ..auto }, 30), (28, 29));
         assert_eq!(span(Drain { by: DrainBy::Application, ..auto }, 30), (27, 28), "what is left, shortly before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_took_its_time_costs_the_beginning_not_the_end() {
+        let since = Instant::now();
+        tokio::time::advance(SECOND * 2).await;
+        let order = Order::of_terminating(Filter::default(), &Drain::default(), since, since + SECOND * 30);
+        assert_eq!(((order.from - since).as_secs(), (order.until - since).as_secs()), (2, 27));
+        let late = Order::of_terminating(Filter::default(), &Drain::default(), since, since + SECOND);
+        assert!((0..100).all(|index| late.turn(index, 100) == late.from), "a deadline that has passed is at once");
+        let past = Order::of_terminating(Filter::default(), &Drain::default(), since + SECOND, since);
+        assert!(past.until <= past.from && past.turn(9, 10) == past.from);
     }
 }

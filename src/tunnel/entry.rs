@@ -3,11 +3,13 @@
 //! It never knows sockets. The tunnel's task alone writes its totals; `registry` reads them, settles counters and gives orders.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
+    task::Waker,
     time::Duration,
 };
-
-use futures_util::task::AtomicWaker;
 
 use super::{
     Identity,
@@ -32,8 +34,8 @@ pub(super) struct Entry {
     rtt: AtomicU32,
     /// When it is to be closed, and why: a [`Slot`].
     slot: AtomicU64,
-    /// Of the tunnel's task; registered once, as a task keeps its waker.
-    pub(super) waker: AtomicWaker,
+    /// Of the tunnel's task, which keeps its waker for life. It is not used up by an order: a second one may be for an earlier turn.
+    waker: OnceLock<Waker>,
 }
 
 /// What moved in one direction.
@@ -101,7 +103,7 @@ impl Entry {
             closing: AtomicU32::new(Tick::NEVER.0),
             rtt: AtomicU32::new(0),
             slot: AtomicU64::new(Slot::NEVER.0),
-            waker: AtomicWaker::new(),
+            waker: OnceLock::new(),
         }
     }
 
@@ -166,8 +168,18 @@ impl Entry {
     pub(super) fn order(&self, turn: Tick, patience: Duration, reason: Reason) {
         let slot = Slot::new(turn, patience, reason);
         if self.slot.fetch_min(slot.0, Ordering::AcqRel) > slot.0 {
-            self.waker.wake();
+            // Either the task sees the slot, or it is seen here.
+            fence(Ordering::SeqCst);
+            if let Some(waker) = self.waker.get() {
+                waker.wake_by_ref();
+            }
         }
+    }
+
+    /// From now on an order wakes this task; it looks for one that was given before.
+    pub(super) fn attach(&self, task: &Waker) {
+        self.waker.get_or_init(|| task.clone());
+        fence(Ordering::SeqCst);
     }
 
     /// When the tunnel is to close, if it is.

@@ -8,6 +8,7 @@ mod observe;
 mod pods;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use super::{
     clock::{Clock, Tick},
     close::{End, Reason},
     drain::Order,
-    entry::Entry,
+    entry::{Entry, State},
 };
 use crate::telemetry::{AccessLog, access, metrics::Side};
 
@@ -110,10 +111,21 @@ impl Registry {
         }
     }
 
+    /// The number of tunnels that wait for their turn to be closed, by the label of the reason.
+    pub fn pending(&self) -> BTreeMap<&'static str, u64> {
+        let mut pending = BTreeMap::new();
+        self.for_each(|entry| {
+            if entry.slot() != Tick::NEVER && entry.state() == State::Open {
+                *pending.entry(entry.ordered().reason.label()).or_default() += 1;
+            }
+        });
+        pending
+    }
+
     /// Marks tunnels to be closed, the oldest first, and wakes them. Returns how many. Those whose handshake is under way are marked when they open.
     pub fn drain(&self, order: &Order) -> usize {
         self.stand(order.clone());
-        self.mark(order, |entry| order.filter.takes(&entry.identity.location, &entry.identity.lease.endpoint().key))
+        self.mark(order, |entry| order.filter.takes(&entry.identity.location, entry.identity.lease.endpoint()))
     }
 
     fn mark(&self, order: &Order, takes: impl Fn(&Entry) -> bool) -> usize {
@@ -162,7 +174,7 @@ impl Registry {
         self.open.fetch_add(1, Ordering::AcqRel);
         self.shard(id).lock().insert(id, Arc::clone(&entry));
         // After it is to be seen by `drain`: one of the two marks it.
-        let (location, endpoint) = (&entry.identity.location, &entry.identity.lease.endpoint().key);
+        let (location, endpoint) = (&entry.identity.location, entry.identity.lease.endpoint());
         let meant = |standing: &&Standing| standing.holds_for(began) && standing.order.filter.takes(location, endpoint);
         for Standing { order, .. } in self.standing.read().iter().filter(meant) {
             self.give(&entry, order.late_turn(Instant::now(), fastrand::f64()), order);

@@ -81,7 +81,7 @@ pub(super) fn run(mut relay: Relay) -> impl Future<Output = ()> + Send {
         let mut sleep = pin!(sleep_until(relay.registry.instant(Tick(0))));
         // A task keeps its waker for life, so once is enough.
         poll_fn(|cx| {
-            relay.entry.waker.register(cx.waker());
+            relay.entry.attach(cx.waker());
             Poll::Ready(())
         })
         .await;

@@ -2,12 +2,9 @@
 
 use std::process::{Command, Output};
 
-use futures_util::SinkExt as _;
-use tokio_tungstenite::tungstenite::Message;
-
 use crate::support::{
     api_server::{ApiServer, Fault, Times},
-    client::{self, Socket, get, status, text, websocket},
+    client::{self, get, status, still_echoes, text, websocket},
     eventually,
     gateway::Gateway,
     manifest::{all, route, service, site, slice},
@@ -43,11 +40,6 @@ fn redirect(name: &str, path: &str) -> String {
 async fn eventually_answers(gateway: &Gateway, path: &str, expected: u16) {
     let what = format!("{path} answered with {expected}");
     eventually(&what, async || status(&get(gateway.http, "a.test", path).await) == expected).await;
-}
-
-async fn still_echoes(socket: &mut Socket) {
-    socket.send(Message::text("still here")).await.unwrap();
-    assert_eq!(text(socket).await, "still here");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    client::{close_code, get, status, text, websocket},
+    client::{close_code, get, status, still_echoes, text, websocket},
     eventually,
     gateway::Gateway,
     manifest::{all, route, service, slice},
@@ -61,6 +61,78 @@ async fn a_backend_that_a_route_no_longer_lists_is_drained_if_the_route_says_so(
     assert_eq!(text(&mut socket).await, "blue");
     gateway.change(&all([services, to(&["green"], says)])).await;
     assert_eq!(close_code(&mut socket).await, 1012);
+}
+
+#[tokio::test]
+async fn a_backend_that_a_route_no_longer_lists_keeps_its_sockets_until_its_pod_goes() {
+    let (blue, green) = (Echo::start("blue").await, Echo::start("green").await);
+    let services = |conditions| all([service("blue", &[]), slice("blue", 0, blue.at, conditions), service("green", &[green.at])]);
+    let gateway = Gateway::start(&all([services("ready: true"), to(&["blue"], "")])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    assert_eq!(text(&mut socket).await, "blue");
+    gateway.change(&all([services("ready: true"), to(&["green"], "")])).await;
+    assert_eq!(text(&mut websocket(gateway.http, "ws://a.test/").await).await, "green");
+    still_echoes(&mut socket).await;
+
+    let (generation, compiled) = (gateway.generation(), gateway.metric("carrick_router_compilations_total").await);
+    gateway.write("site.yaml", &all([services(TERMINATING), to(&["green"], "")]));
+    assert_eq!(close_code(&mut socket).await, 1012);
+    assert_eq!(gateway.generation(), generation, "nothing that is served has changed");
+    assert_eq!(gateway.metric("carrick_router_compilations_total").await, compiled);
+}
+
+#[tokio::test]
+async fn sockets_of_a_location_that_is_gone_and_keeps_them_end_with_their_pod() {
+    let echo = Echo::start("echo").await;
+    let app = |conditions| all([service("app", &[]), slice("app", 0, echo.at, conditions)]);
+    let gateway = Gateway::start(&all([app("ready: true"), to(&["app"], "  drain: {onRouteRemoved: Keep}")])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    assert_eq!(text(&mut socket).await, "echo");
+    gateway.change(&app("ready: true")).await;
+    still_echoes(&mut socket).await;
+    gateway.write("site.yaml", &app(TERMINATING));
+    assert_eq!(close_code(&mut socket).await, 1012);
+}
+
+#[tokio::test]
+async fn sockets_of_another_location_that_lists_the_pool_no_more_end_with_their_pod() {
+    let (shared, other) = (Echo::start("shared").await, Echo::start("other").await);
+    let services = |conditions| all([service("shared", &[]), slice("shared", 0, shared.at, conditions), service("other", &[other.at])]);
+    let at =
+        |path: &str, name: &str| route(&path[1..], &format!("locations: [{{path: {path}, backends: [{{service: {name}, port: 80}}]}}]"));
+    let gateway = Gateway::start(&all([services("ready: true"), at("/a", "shared"), at("/b", "shared")])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/a").await;
+    assert_eq!(text(&mut socket).await, "shared");
+    gateway.change(&all([services("ready: true"), at("/a", "other"), at("/b", "shared")])).await;
+    still_echoes(&mut socket).await;
+    gateway.change(&all([services(TERMINATING), at("/a", "other"), at("/b", "shared")])).await;
+    assert_eq!(close_code(&mut socket).await, 1012);
+}
+
+#[tokio::test]
+async fn a_route_that_is_replaced_or_moved_or_weighs_nothing_keeps_its_sockets() {
+    let echo = Echo::start("echo").await;
+    let app = service("app", &[echo.at]);
+    let under = |name: &str, weight: u32| {
+        route(
+            name,
+            &format!(
+                "locations: [{{path: /, backends: [{{service: app, port: 80, weight: {weight}}}], drain: {{onBackendRemoved: Drain}}}}]"
+            ),
+        )
+    };
+    let gateway = Gateway::start(&all([app.clone(), under("r", 1)])).await;
+    let mut socket = websocket(gateway.http, "ws://a.test/").await;
+    assert_eq!(text(&mut socket).await, "echo");
+    // As `kubectl replace --force` does: deleted, then there again.
+    gateway.change(&app).await;
+    gateway.change(&all([app.clone(), under("r", 1)])).await;
+    gateway.change(&all([app.clone(), under("moved", 1)])).await;
+    gateway.change(&all([app.clone(), under("moved", 0)])).await;
+    assert_eq!(status(&get(gateway.http, "a.test", "/").await), 503, "no weight, nothing new");
+    still_echoes(&mut socket).await;
+    let tunnels = gateway.admin("/debug/tunnels").await;
+    assert!(tunnels.contains("\"state\": \"open\""), "nothing is ordered: {tunnels}");
 }
 
 #[tokio::test]

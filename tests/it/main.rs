@@ -13,6 +13,8 @@ mod cluster_watch;
 mod death;
 mod docs;
 mod drain;
+mod drain_grants;
+mod drain_pods;
 mod echo;
 mod files;
 mod golden;

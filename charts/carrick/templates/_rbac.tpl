@@ -12,6 +12,10 @@
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
+# When one that is told to go is killed.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get]
 # Of type kubernetes.io/tls, and what routes name: certificates and keys, pages. RBAC knows no types.
 - apiGroups: [""]
   resources: [secrets, configmaps]

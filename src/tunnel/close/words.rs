@@ -25,6 +25,8 @@ pub enum Reason {
     BackendRemoved,
     /// Its location is gone.
     RouteRemoved,
+    /// Its location may no longer have the host, the port or the Service.
+    Withdrawn,
     /// An operator wants it.
     Operator,
     /// An operator wants it now: nobody is told.
@@ -48,6 +50,7 @@ impl Reason {
             Reason::EndpointRemoved => "endpoint_removed",
             Reason::BackendRemoved => "backend_removed",
             Reason::RouteRemoved => "route_removed",
+            Reason::Withdrawn => "grant_withdrawn",
             Reason::Operator => "operator",
             Reason::Killed => "killed",
             Reason::Framing => "framing",
@@ -57,7 +60,7 @@ impl Reason {
     }
 
     /// All.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
         Reason::Idle,
         Reason::Shutdown,
         Reason::MaxAge,
@@ -65,6 +68,7 @@ impl Reason {
         Reason::EndpointRemoved,
         Reason::BackendRemoved,
         Reason::RouteRemoved,
+        Reason::Withdrawn,
         Reason::Operator,
         Reason::Killed,
         Reason::Framing,
@@ -94,7 +98,7 @@ impl Reason {
             Reason::Shutdown => "server is restarting",
             Reason::MaxAge => "connection is old enough",
             Reason::Terminating | Reason::EndpointRemoved => "backend is restarting",
-            Reason::BackendRemoved | Reason::RouteRemoved => "service has moved",
+            Reason::BackendRemoved | Reason::RouteRemoved | Reason::Withdrawn => "service has moved",
             Reason::Operator | Reason::Killed => "please reconnect",
             Reason::Framing => "not a WebSocket frame",
             Reason::TooBig => "message is too big",

@@ -13,7 +13,7 @@ use super::{Entry, Registry};
 use crate::{
     balance::Endpoint,
     model::{
-        LocationKey, PoolKey,
+        LocationKey,
         pod::{PodRef, PodTunnels},
     },
     telemetry::metrics::Initiator,
@@ -45,11 +45,16 @@ impl Registry {
         holders.into_values().collect()
     }
 
-    /// A Pod was told to go: from now on its cuts are counted.
-    pub fn departs(&self, pod: &PodRef) {
-        let mut open = 0;
-        self.for_each(|entry| open += u64::from(pod_of(entry.identity.lease.endpoint()).as_ref() == Some(pod)));
-        self.departures.lock().begin(pod, open, Instant::now());
+    /// Pods were told to go: from now on their cuts are counted.
+    pub fn depart(&self, pods: &[PodRef]) {
+        if pods.is_empty() {
+            return;
+        }
+        let open = self.open_by_pod();
+        let (mut departures, now) = (self.departures.lock(), Instant::now());
+        for pod in pods {
+            departures.begin(pod, open.get(pod).copied().unwrap_or_default(), now);
+        }
     }
 
     /// A Pod that was told to go takes tunnels again.
@@ -82,11 +87,8 @@ impl Registry {
     }
 }
 
-/// The Pod behind an endpoint, which is in the namespace of the Service.
 fn pod_of(endpoint: &Endpoint) -> Option<PodRef> {
-    let PoolKey::Service { service, .. } = &endpoint.key.pool else { return None };
-    let pod = endpoint.pod.as_ref()?;
-    Some(PodRef { namespace: service.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() })
+    PodRef::of(&endpoint.key.pool, endpoint.pod.as_ref()?)
 }
 
 fn row(pod: &PodRef, open: u64) -> PodTunnels {
@@ -103,7 +105,7 @@ mod tests {
     use super::*;
     use crate::{
         balance::Lease,
-        model::{EndpointKey, ObjectRef, upstream::Pod},
+        model::{EndpointKey, ObjectRef, PoolKey, upstream::Pod},
         telemetry::AccessLog,
         tunnel::{Identity, Kind, Opening, Socket, open},
     };
@@ -149,7 +151,7 @@ mod tests {
         let (left, _stays) = (tunnel(&registry, "chat-0"), tunnel(&registry, "chat-0"));
         let (mut closed, other) = (tunnel(&registry, "chat-0"), tunnel(&registry, "chat-1"));
         assert_eq!(registry.pods().iter().map(|pod| (&*pod.pod, pod.open)).collect::<Vec<_>>(), [("chat-0", 3), ("chat-1", 1)]);
-        registry.departs(&pod("chat-0"));
+        registry.depart(&[pod("chat-0")]);
 
         closed.1.write_all(&[0x88, 0]).await.unwrap();
         drop(closed.1);

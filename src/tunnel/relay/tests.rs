@@ -442,9 +442,10 @@ async fn the_earliest_of_several_orders_wins() {
         let at = now + Duration::from_secs(seconds);
         Order { from: at, until: at, ..Order::all_at_once(reason) }
     };
-    bench.registry.drain(&order(20, Reason::MaxAge));
-    bench.registry.drain(&order(10, Reason::Shutdown));
-    bench.registry.drain(&order(30, Reason::MaxAge));
+    for order in [order(20, Reason::MaxAge), order(10, Reason::Shutdown), order(30, Reason::MaxAge)] {
+        bench.registry.drain(&order);
+        tokio::time::sleep(Duration::from_secs(1)).await; // the tunnel has heard of each
+    }
     assert_eq!(expect_close(&mut bench.client).await, (1012, "server is restarting".into()));
     assert_eq!(now.elapsed().as_secs(), 10);
 }

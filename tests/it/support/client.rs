@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -26,6 +26,12 @@ pub async fn text(socket: &mut Socket) -> String {
         Some(Ok(Message::Text(text))) => text.to_string(),
         other => panic!("expected text, got {other:?}"),
     }
+}
+
+/// Both ways are open.
+pub async fn still_echoes(socket: &mut Socket) {
+    socket.send(Message::text("still here")).await.unwrap();
+    assert_eq!(text(socket).await, "still here");
 }
 
 /// The code of the Close that comes next, other messages passed over.

@@ -123,7 +123,7 @@ impl Gateway {
 
     /// The answer of the ops port.
     pub async fn ops(&self, path: &str) -> String {
-        client::get(self.server().addresses().ops().unwrap(), "ops", path).await
+        client::get(self.ops_port(), "ops", path).await
     }
 
     /// Where the admin port is.
