@@ -3,13 +3,15 @@
 //! It never knows where a table comes from or what a request is. `control` publishes, `proxy` loads.
 
 mod secured;
+mod swap;
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
+pub use arc_swap::Guard;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -26,6 +28,8 @@ use crate::{
     router::{self, Router},
     telemetry::{LocationMetrics, Metrics},
 };
+
+pub use self::swap::Swap;
 
 /// What is served now.
 pub struct Live {

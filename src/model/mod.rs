@@ -6,6 +6,7 @@ pub mod balancing;
 pub mod bygone;
 pub mod cert;
 pub mod id;
+pub mod keys;
 pub mod limits;
 pub mod path;
 pub mod pattern;

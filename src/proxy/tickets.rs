@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! ticket: epoch (4 bytes) │ nonce (12) │ AES-256-GCM of the session, bound to epoch and context
-//! key:    HKDF-SHA-256 (seed, "carrick session ticket" │ epoch)
+//! key:    derived from the seed under "session ticket" │ epoch
 //! ```
 
 use std::{
@@ -15,11 +15,12 @@ use std::{
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    hkdf, rand,
+    rand,
 };
 use rustls::server::ProducesTickets;
 
-use super::keys::{Keys, Seed};
+use super::keys::{Keyring, derive};
+use crate::model::keys::Seed;
 
 /// How long one key seals. It opens for as long again, so that every ticket is good for its lifetime.
 const EPOCH: Duration = Duration::from_secs(6 * 3600);
@@ -27,13 +28,13 @@ const EPOCH_LEN: usize = 4;
 
 /// Seals and opens the tickets of one TLS configuration.
 pub(super) struct Tickets {
-    keys: Arc<Keys>,
+    keys: Arc<Keyring>,
     /// What the session was verified by: a ticket of another context is none here.
     context: Box<[u8]>,
 }
 
 impl Tickets {
-    pub(super) fn new(keys: Arc<Keys>, context: impl Into<Box<[u8]>>) -> Self {
+    pub(super) fn new(keys: Arc<Keyring>, context: impl Into<Box<[u8]>>) -> Self {
         Self { keys, context: context.into() }
     }
 
@@ -48,7 +49,8 @@ impl Tickets {
         let mut ticket = [&epoch[..], &nonce, plain].concat();
         let (_, sealed) = ticket.split_at_mut(EPOCH_LEN + NONCE_LEN);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = key(&self.keys.newest(), epoch)?.seal_in_place_separate_tag(nonce, self.bound_to(epoch), sealed).ok()?;
+        let key = key(&self.keys.load().seeds.current, epoch)?;
+        let tag = key.seal_in_place_separate_tag(nonce, self.bound_to(epoch), sealed).ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
@@ -61,7 +63,8 @@ impl Tickets {
         if !(now.saturating_sub(1)..=now.saturating_add(1)).contains(&sealed_in) {
             return None;
         }
-        self.keys.all().iter().find_map(|seed| {
+        let keys = self.keys.load();
+        std::iter::once(&keys.seeds.current).chain(&keys.seeds.previous).find_map(|seed| {
             let mut session = sealed.to_vec();
             let nonce = Nonce::assume_unique_for_key(*nonce);
             let length = key(seed, *epoch)?.open_in_place(nonce, self.bound_to(*epoch), &mut session).ok()?.len();
@@ -73,15 +76,7 @@ impl Tickets {
 
 /// A few microseconds, beside a handshake's hundreds: no key is kept, and none has to be forgotten.
 fn key(seed: &Seed, epoch: [u8; EPOCH_LEN]) -> Option<LessSafeKey> {
-    struct Length;
-    impl hkdf::KeyType for Length {
-        fn len(&self) -> usize {
-            AES_256_GCM.key_len()
-        }
-    }
-    let mut bytes = [0; 32];
-    let purpose = [b"carrick session ticket", &epoch[..]];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(seed).expand(&purpose, Length).ok()?.fill(&mut bytes).ok()?;
+    let bytes: [u8; 32] = derive(seed, &[b"session ticket", &epoch]);
     UnboundKey::new(&AES_256_GCM, &bytes).ok().map(LessSafeKey::new)
 }
 
@@ -118,10 +113,15 @@ impl fmt::Debug for Tickets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::keys::Seeds;
+
+    fn seeds(seed: u8) -> Seeds {
+        Seeds { current: Seed([seed; 32]), previous: None }
+    }
 
     fn tickets(seed: u8, context: &[u8]) -> Tickets {
-        let keys = Keys::random();
-        keys.share([seed; 32]);
+        let keys = Arc::<Keyring>::default();
+        keys.replace(&seeds(seed));
         Tickets::new(keys, context)
     }
 
@@ -163,10 +163,10 @@ mod tests {
     fn a_seed_that_was_replaced_still_opens() {
         let replica = tickets(1, b"");
         let ticket = replica.seal(b"session", 100).unwrap();
-        replica.keys.share([2; 32]);
+        replica.keys.replace(&seeds(2));
         assert!(replica.open(&ticket, 100).is_some());
         assert!(tickets(2, b"").open(&replica.seal(b"session", 100).unwrap(), 100).is_some(), "the new one seals");
-        replica.keys.share([3; 32]);
+        replica.keys.replace(&seeds(3));
         assert!(replica.open(&ticket, 100).is_none(), "it was replaced twice");
     }
 }

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     client_auth::{Asking, Verified},
     client_cert::ClientCert,
-    keys::Keys,
+    keys::Keyring,
     tickets::Tickets,
 };
 use crate::{
@@ -54,7 +54,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Tls {
     provider: Arc<CryptoProvider>,
-    keys: Arc<Keys>,
+    keys: Arc<Keyring>,
     /// For names without a certificate, where no default one is configured.
     self_signed: Arc<CertifiedKey>,
 }
@@ -63,7 +63,7 @@ pub struct Tls {
 #[derive(Debug)]
 pub struct Terminator {
     provider: Arc<CryptoProvider>,
-    keys: Arc<Keys>,
+    keys: Arc<Keyring>,
     certificates: Arc<Certificates>,
     from_1_2: Arc<ServerConfig>,
     from_1_3: Arc<ServerConfig>,
@@ -78,7 +78,7 @@ pub struct Terms {
 
 impl Tls {
     /// Makes a self-signed certificate. Tickets are sealed with `keys`.
-    pub fn new(keys: Arc<Keys>) -> Result<Self, TlsError> {
+    pub fn new(keys: Arc<Keyring>) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let self_signed = Arc::new(self_signed(&provider)?);
         Ok(Self { provider, keys, self_signed })
@@ -95,7 +95,7 @@ impl Tls {
 
 fn config(
     provider: &Arc<CryptoProvider>,
-    keys: &Arc<Keys>,
+    keys: &Arc<Keyring>,
     certificates: &Arc<Certificates>,
     lowest: TlsVersion,
     client_auth: Option<&ClientAuth>,

@@ -19,6 +19,7 @@ use crate::{
     model::{
         Cert, LocationKey, ObjectRef, PoolKey, Table,
         balancing::{Balancing, Policy},
+        keys::{Seed, Seeds},
         route::{Backend, Drain, ProxyProtocol as Version, TcpRoute, TcpTls},
         table::{Host, HostPattern, HostTls, TlsVersion},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
@@ -298,7 +299,8 @@ async fn a_client_comes_back_with_its_ticket() {
 async fn a_client_comes_back_to_any_replica_that_has_the_seed() {
     let (table, shop) = shop(TlsVersion::V1_2);
     let replicas = [Edge::start(settings(), table.clone()).await, Edge::start(settings(), table.clone()).await];
-    replicas.iter().for_each(|replica| replica.proxy.keys.share([7; 32]));
+    let seeds = Seeds { current: Seed([7; 32]), previous: None };
+    replicas.iter().for_each(|replica| replica.proxy.keys.replace(&seeds));
     let stranger = Edge::start(settings(), table).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let connector = client_config_for(&shop, &[version], |config| config.resumption = Resumption::in_memory_sessions(8));
