@@ -138,7 +138,7 @@ pub struct Backend {
     #[schemars(range(min = 0, max = 10000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// Speaks TLS to the backend. [default: plain]
+    /// Speaks TLS to the backend. [default: TLS where the Service's appProtocol is https or kubernetes.io/wss, else plain; in tcp plain]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
 }

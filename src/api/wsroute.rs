@@ -79,7 +79,7 @@ pub struct Tls {
     /// The lowest version of TLS that is accepted. [default: "1.2"]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_version: Option<MinTlsVersion>,
-    /// Certificates that clients must or may show. [default: none]
+    /// Certificates that clients must or may show. Backends are told of them in X-Client-Cert-Subject, -SAN, -Fingerprint, -Verified and Client-Cert. [default: none]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
 }

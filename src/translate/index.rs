@@ -454,6 +454,25 @@ mod tests {
     }
 
     #[test]
+    fn what_tls_names_is_looked_up_unless_it_is_listed() {
+        let mut index = Index::default();
+        let backend = |tls: Value| json!({"service": "app", "port": "ws", "tls": tls});
+        index.apply(route(
+            "tls",
+            json!([
+                {"backends": [backend(json!({"caSecret": {"name": "ca"}, "clientSecret": {"name": "ours"}}))]},
+                {"path": "/b", "backends": [backend(json!({"caConfigMap": {"name": "bundle"}}))]},
+            ]),
+        ));
+        let asked = index.translate(&on_demand()).unanswered;
+        assert_eq!(asked.secrets, [ObjectRef::new("default", "ca"), ObjectRef::new("default", "ours")].into());
+        assert_eq!(asked.config_maps, [ObjectRef::new("default", "bundle")].into());
+        let listed: Secret = read(json!({"metadata": {"name": "ours"}, "type": "kubernetes.io/tls", "data": {}}));
+        index.apply(Change::Secret(Event::Apply(listed)));
+        assert_eq!(index.translate(&on_demand()).wanted.secrets, [ObjectRef::new("default", "ca")].into());
+    }
+
+    #[test]
     fn a_secret_of_another_type_is_looked_up_and_named_with_its_type() {
         let mut index = Index::default();
         let route: crate::api::WsRoute = read(json!({
