@@ -4,8 +4,11 @@
 
 use crate::{
     live::Snapshot,
-    model::upstream::{EndpointState, PoolSpec},
-    telemetry::metrics::{CertificateExpiry, Detail, Observed, PoolSize},
+    model::{
+        ObjectRef,
+        upstream::{EndpointState, PoolSpec},
+    },
+    telemetry::metrics::{CertificateExpiry, Detail, LocationLabels, Observed, PoolSize},
     tunnel::Registry,
 };
 
@@ -23,7 +26,26 @@ pub(super) fn observe(snapshot: &Snapshot, registry: &Registry, detail: Detail) 
         tunnel_panics: registry.panics(),
         certificates: certificates.collect(),
         pools: table.pools.iter().map(|(pool, spec)| size(pool.to_string().into(), spec)).collect(),
+        endpoint_limits: endpoint_limits(snapshot).collect(),
     }
+}
+
+/// Of locations and layer-4 routes that limit the connections to an endpoint.
+fn endpoint_limits(snapshot: &Snapshot) -> impl Iterator<Item = (LocationLabels, u64)> {
+    let labels = |route: &ObjectRef, location: &str| LocationLabels {
+        route_namespace: (&*route.namespace).into(),
+        route: (&*route.name).into(),
+        location: location.into(),
+    };
+    let locations = snapshot.served.iter().filter_map(move |served| {
+        let spec = &served.location.spec;
+        Some((labels(&spec.route, &spec.label), served.target.as_ref()?.endpoint_limit()?.into()))
+    });
+    let tcp = snapshot
+        .tcp
+        .iter()
+        .filter_map(move |served| Some((labels(&served.route.route, &served.route.label), served.target.endpoint_limit()?.into())));
+    locations.chain(tcp)
 }
 
 fn size(pool: Box<str>, spec: &PoolSpec) -> PoolSize {

@@ -3,6 +3,7 @@
 //! The one module that sees all others; nothing is decided here. `main` calls [`run`], the tests start [`Server`]s.
 
 mod echo;
+mod keys;
 mod probe;
 mod server;
 mod settings;

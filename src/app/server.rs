@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{settings, threads::Threads};
+use super::{keys, settings, threads::Threads};
 use crate::{
     admin,
     balance::{Balancer, Share},
@@ -36,10 +36,11 @@ use crate::{
     },
     live::Live,
     manifests,
-    model::ObjectRef,
+    model::{ObjectRef, keys::Seeds},
     proxy::{
         Proxy,
         files::Layout,
+        keys::{Keyring, random},
         listen::{self, Bound, Listening},
         retire::{self, AskFate},
     },
@@ -127,8 +128,12 @@ impl Server {
         let admin = bind(flags.admin_bind, ADMIN_BIND).map(|at| start_admin(&control, at, state, admin::Role::Admin)).transpose()?;
         let addresses = Addresses { bound: listening.bound().to_vec(), ops, admin };
 
+        if let Some(file) = &flags.keys_file {
+            keys::use_file(control.handle(), file, Arc::clone(&proxy.keys))?;
+        }
         let leaving = Leaving::of(&source);
-        let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, metrics: Arc::clone(&metrics) };
+        let keys = Arc::clone(&proxy.keys);
+        let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, keys, metrics: Arc::clone(&metrics) };
         let Controlling { leader, ask } = start_control(&control, flags, source, &addresses, seen)?;
         data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry), ask));
         Ok(Self {
@@ -330,11 +335,12 @@ struct Seen {
     live: Arc<Live>,
     registry: Arc<Registry>,
     share: Arc<Share>,
+    keys: Arc<Keyring>,
     metrics: Arc<Metrics>,
 }
 
 fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, seen: Seen) -> anyhow::Result<Controlling> {
-    let Seen { live, registry, share, metrics } = seen;
+    let Seen { live, registry, share, keys, metrics } = seen;
     let (send, changes) = mpsc::channel(CHANGES);
     let (latest, _) = watch::channel(Arc::default());
     let handle = threads.handle();
@@ -353,7 +359,16 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
             let connection = threads.block_on(async move { k8s::connect(&access).await })?;
             let scope = settings::scope(&controller.cluster);
             controlling.ask = Some(ask_fate(handle, k8s::pods::Pods::new(&connection, scope.clone())));
+            match (&controller.zone, &controller.node_name) {
+                (Some(zone), _) => send_zone(&send, zone),
+                (None, Some(node)) => drop(handle.spawn(k8s::zone::tell(connection.clone(), node.clone(), send.clone()))),
+                (None, None) => {}
+            }
             handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
+            if let Some(secret) = &controller.keys_secret {
+                let replace = move |seeds: &Seeds| keys.replace(seeds);
+                handle.spawn(k8s::keys::run(connection.clone(), secret.clone(), random, replace));
+            }
             let (leading, is_leading) = watch::channel(false);
             let stop = CancellationToken::new();
             let running = handle.spawn(k8s::lease::run(
@@ -407,6 +422,13 @@ fn follow_peers(handle: &Handle, connection: &k8s::Connection, service: ObjectRe
 /// How the tunnels of all replicas are seen: ours in the registry, those of others by their ops ports.
 fn sight(registry: Arc<Registry>, ours: Option<SocketAddr>) -> Sight {
     Sight { own: Arc::new(move || registry.pods()), ask: Arc::new(move |replica| Box::pin(admin::ask_for_pods(replica, ours))) }
+}
+
+/// Nothing is in the channel yet: there is room.
+fn send_zone(changes: &mpsc::Sender<Change>, zone: &str) {
+    if changes.try_send(Change::Zone(zone.into())).is_err() {
+        tracing::error!(zone, "the zone could not be handed over");
+    }
 }
 
 /// Hands a text over, and keeps the channel open: it is all there ever is.

@@ -61,6 +61,7 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>, static_layout: Layout) -> Set
         lb_health_path: flags.lb_health_path.as_deref().map(Into::into),
         refusal_header: flags.refusal_header == Switch::On,
         forwarded: flags.forwarded,
+        max_learned_sessions: flags.max_learned_sessions as usize,
         max_connections: max_connections(flags.max_connections),
         max_connections_per_client: flags.max_connections_per_client,
     }

@@ -39,6 +39,15 @@ pub struct Controller {
     /// Write to backends' Pods how many sockets are open to them, as controller.kubernetes.io/pod-deletion-cost, so that a scale-down takes the emptiest
     #[arg(long, env = "CARRICK_POD_DELETION_COST")]
     pub pod_deletion_cost: bool,
+    /// The Secret with the seed of the keys that replicas share, for cookies and session tickets; made where it is not there, read again every minute [default: one made at start]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = flags::object, conflicts_with = "keys_file", env = "CARRICK_KEYS_SECRET")]
+    pub keys_secret: Option<ObjectRef>,
+    /// Our zone: endpoints that EndpointSlices mean for it come first [default: the label topology.kubernetes.io/zone of --node-name]
+    #[arg(long, value_name = "ZONE", env = "CARRICK_ZONE")]
+    pub zone: Option<String>,
+    /// The node that we run on, for its zone
+    #[arg(long, value_name = "NAME", env = "CARRICK_NODE_NAME")]
+    pub node_name: Option<String>,
     /// How it is served.
     #[command(flatten)]
     pub flags: Flags,

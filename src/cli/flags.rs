@@ -112,6 +112,12 @@ pub struct Flags {
     /// Open connections from one client address, IPv6 by /64; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0, env = "CARRICK_MAX_CONNECTIONS_PER_CLIENT")]
     pub max_connections_per_client: u32,
+    /// Sessions of Engine.IO and SignalR that are remembered for affinity by query; of more, those that nobody asks for are forgotten
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), env = "CARRICK_MAX_LEARNED_SESSIONS")]
+    pub max_learned_sessions: u32,
+    /// A file with the seed of the keys for cookies and session tickets: 32 bytes in base64, and that of before in a second line; read again every minute [default: one made at start; controller: --keys-secret]
+    #[arg(long, value_name = "FILE", env = "CARRICK_KEYS_FILE")]
+    pub keys_file: Option<PathBuf>,
     /// The Secret whose certificate answers where no other does [default: one made at start]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object, env = "CARRICK_DEFAULT_TLS_SECRET")]
     pub default_tls_secret: Option<ObjectRef>,

@@ -12,6 +12,7 @@ pub mod election;
 mod events;
 mod fetch;
 pub mod forward;
+pub mod keys;
 mod kinds;
 pub mod leader;
 pub mod lease;
@@ -27,6 +28,7 @@ mod status;
 mod tcp_service;
 mod trouble;
 pub mod watch;
+pub mod zone;
 
 use std::future::pending;
 

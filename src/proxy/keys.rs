@@ -1,7 +1,7 @@
 //! Keys for what clients keep for us: one for each use, derived from the seed that replicas share, and from the one before it.
 //!
-//! It never knows where a seed comes from. `app` hands seeds over; `tickets` seals sessions with them, and whoever else needs a key derives one
-//! under a label of its own.
+//! It never knows where a seed comes from. `app` hands seeds over; affinity encrypts cookies with them, `tickets` sessions, and whoever else
+//! needs a key derives one under a label of its own.
 
 use std::{fmt, sync::Arc};
 
@@ -10,6 +10,7 @@ use aws_lc_rs::{
     rand,
 };
 
+use super::affinity::cookie::Sealer;
 use crate::{
     live::{Guard, Swap},
     model::keys::{Seed, Seeds},
@@ -22,6 +23,8 @@ pub struct Keyring(Swap<Keys>);
 pub struct Keys {
     /// What other keys are derived from, by [`derive`].
     pub seeds: Seeds,
+    /// Encrypts the cookies of affinity.
+    pub cookies: Sealer,
 }
 
 impl Default for Keyring {
@@ -51,7 +54,7 @@ impl fmt::Debug for Keyring {
 
 impl Keys {
     fn new(seeds: Seeds) -> Self {
-        Self { seeds }
+        Self { cookies: Sealer::new(&seeds), seeds }
     }
 }
 

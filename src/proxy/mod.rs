@@ -88,6 +88,8 @@ pub struct Settings {
     pub refusal_header: bool,
     /// Whether requests carry `Forwarded` to the backend.
     pub forwarded: bool,
+    /// Names of sessions that are read from answers and kept.
+    pub max_learned_sessions: usize,
     /// Client connections open at a time; accepting pauses there.
     pub max_connections: usize,
     /// The same for one client address, IPv6 by /64; 0 is any number.
@@ -147,6 +149,7 @@ impl Default for Settings {
             lb_health_path: None,
             refusal_header: true,
             forwarded: false,
+            max_learned_sessions: 100_000,
             max_connections: 10_000,
             max_connections_per_client: 0,
         }
@@ -174,10 +177,12 @@ pub struct Proxy {
     pub access: AccessLog,
     /// Answers with files.
     pub files: files::Files,
-    /// Keys that replicas share.
-    pub keys: Arc<keys::Keyring>,
     /// Connections to backends that wait for their next request.
     pub pool: Arc<backend::Pool>,
+    /// Keys that replicas share.
+    pub keys: Arc<keys::Keyring>,
+    /// Where sessions are whose names servers made up.
+    pub sessions: Arc<affinity::sessions::Sessions>,
     leaving: AtomicBool,
     shutting_down: AtomicBool,
     parting: AtomicBool,
@@ -192,6 +197,7 @@ impl Proxy {
     /// Joins what the data side needs.
     pub fn new(settings: Settings, live: Arc<Live>, registry: Arc<Registry>, metrics: Arc<Metrics>, access: AccessLog) -> Arc<Self> {
         let files = files::Files::new(settings.static_root.clone(), settings.static_layout);
+        let sessions = affinity::sessions::Sessions::new(settings.max_learned_sessions, Arc::clone(&metrics));
         Arc::new(Self {
             settings,
             live,
@@ -199,8 +205,9 @@ impl Proxy {
             metrics,
             access,
             files,
-            keys: Arc::default(),
             pool: backend::Pool::new(),
+            keys: Arc::default(),
+            sessions: Arc::new(sessions),
             leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             parting: AtomicBool::new(false),

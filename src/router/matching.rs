@@ -154,13 +154,22 @@ fn cookie_pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The first parameter of the name counts.
 fn has_parameter(query: &str, name: &str, value: &Value) -> bool {
-    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let Some((_, found)) = pairs.find(|(found, _)| decoded(found).eq(name.bytes())) else { return false };
+    let Some(found) = raw_parameter(query, name) else { return false };
     match value {
         Value::Exact(wanted) => decoded(found).eq(wanted.iter().copied()),
         // On the stack but for very long values.
         Value::Regex(regex) => regex.is_match(&decoded(found).collect::<SmallVec<[u8; 256]>>()),
     }
+}
+
+fn raw_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(found, _)| decoded(found).eq(name.bytes())).map(|(_, value)| value)
+}
+
+/// The value of the first query parameter of a name, as `match.query` reads it.
+pub fn parameter<T: FromIterator<u8>>(query: &str, name: &str) -> Option<T> {
+    raw_parameter(query, name).map(|value| decoded(value).collect())
 }
 
 /// The bytes of `application/x-www-form-urlencoded`: `+` is a space, an escape its byte, anything else itself.

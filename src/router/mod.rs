@@ -28,7 +28,7 @@ use rustls::sign::CertifiedKey;
 pub use access::Access;
 pub use explain::Explanation;
 pub use location::{HeaderEdits, Location};
-pub use matching::Mismatch;
+pub use matching::{Mismatch, parameter};
 pub use origin::{Origin, PublicPorts};
 pub use rewrite::Target;
 pub use tls::CompiledTls;

@@ -46,6 +46,11 @@ impl Gauge {
         self.0.fetch_sub(1, Relaxed);
     }
 
+    /// Adds this many, or takes them off.
+    pub fn add(&self, change: i64) {
+        self.0.fetch_add(change, Relaxed);
+    }
+
     /// Sets it.
     pub fn set(&self, value: i64) {
         self.0.store(value, Relaxed);

@@ -51,6 +51,17 @@ impl Scrape {
     fn process(&self, page: &mut Page<'_>) -> Result<(), Error> {
         let metrics = &*self.metrics;
         page.gauges("build_info", "The version that runs", None, |series| series.gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1))?;
+        page.gauge(
+            "learned_sessions",
+            "Names of sessions that were read from answers, and where those are",
+            metrics.learned_sessions.get(),
+        )?;
+        page.gauge("learned_sessions_limit", "The most of them that are held", metrics.learned_sessions_limit.get())?;
+        page.counter(
+            "learned_sessions_evicted",
+            "Those that were forgotten because there were more",
+            metrics.learned_sessions_evicted.get(),
+        )?;
         page.gauge("generation", "Configurations published since the start", metrics.generation.get())?;
         page.gauge("config_errors", "WsRoutes that are not served as they ask for", metrics.config_errors.get())?;
         page.counter("router_compilations", "Times the router was compiled", metrics.router_compilations.get())?;
@@ -125,6 +136,10 @@ impl Scrape {
         })?;
         page.gauges("drains_pending", "Tunnels that were ordered to close and have not had their turn", None, |series| {
             self.observed.drains_pending.iter().try_for_each(|(reason, count)| series.gauge(&[("reason", reason)], signed(*count)))
+        })?;
+        page.gauges("endpoint_connections_limit", "This replica's part of loadBalancing.maxConnectionsPerEndpoint", None, |series| {
+            let mut limits = self.observed.endpoint_limits.iter();
+            limits.try_for_each(|(labels, limit)| series.gauge(&location_labels(labels), signed(*limit)))
         })?;
         page.counter("tunnel_panics", "Tunnels that a fault of the proxy ended", self.observed.tunnel_panics)?;
         page.gauges("certificate_expiry_timestamp", "End of a served certificate, since the Unix epoch", Some(&Unit::Seconds), |series| {
@@ -358,6 +373,7 @@ mod tests {
             tunnel_panics: 1,
             certificates: vec![CertificateExpiry { namespace: "default".into(), secret: "shop".into(), not_after: 1_800_000_000 }],
             pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0 }],
+            endpoint_limits: vec![(metrics.locations()[0].0.clone(), 334)],
         };
         let page = expose(&metrics, observed).unwrap();
         let at = r#"route_namespace="default",route="chat",location="/ws\"app""#;
@@ -378,6 +394,10 @@ mod tests {
             "carrick_accept_pauses_total{reason=\"descriptors\"} 1".into(),
             "carrick_connections_open 0".into(),
             "carrick_generation 0".into(),
+            "carrick_learned_sessions 0".into(),
+            "carrick_learned_sessions_limit 0".into(),
+            "carrick_learned_sessions_evicted_total 0".into(),
+            format!("carrick_endpoint_connections_limit{{{at}}} 334"),
             "carrick_tunnel_panics_total 1".into(),
             r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat",endpoint_pod="chat-0"} 7"#.into(),
             r#"carrick_tunnels_open{route_namespace="default",route="chat",location="/ws",service_namespace="default",service="chat"} 8"#.into(),

@@ -57,6 +57,12 @@ pub struct Metrics {
     pub accept_pauses: Tally,
     /// Lines of the access log that were dropped because nobody took them in time.
     pub access_log_dropped: Counter,
+    /// Names of sessions that were read from answers, and where those are.
+    pub learned_sessions: Gauge,
+    /// `--max-learned-sessions`.
+    pub learned_sessions_limit: Gauge,
+    /// Sessions that were forgotten because there were more.
+    pub learned_sessions_evicted: Counter,
     /// Configurations published since the start; 0 before the first.
     pub generation: Gauge,
     /// WsRoutes that are not served as they ask for, now.
@@ -409,6 +415,8 @@ pub struct Observed {
     pub certificates: Vec<CertificateExpiry>,
     /// Endpoints of each pool.
     pub pools: Vec<PoolSize>,
+    /// What a replica may open to an endpoint of each location that has such a limit.
+    pub endpoint_limits: Vec<(LocationLabels, u64)>,
 }
 
 /// How finely open tunnels are told apart.

@@ -18,7 +18,6 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
     let mut fields = Vec::new();
     if serves == Serves::Backends {
         fields.extend(load_balancing(policy.load_balancing.as_ref()));
-        fields.extend(given("affinity", policy.affinity.as_ref()));
         fields.extend(given("healthCheck", policy.health_check.as_ref()));
         fields.extend(timeouts(policy.timeouts.as_ref()));
     }
@@ -68,7 +67,7 @@ mod tests {
             "timeouts": {"hold": "5s"},
             "drain": {"by": "Application", "clientSpread": "5s"},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 4);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 3);
         assert_eq!(fields(policy, Serves::Itself), [""; 0]);
     }
 

@@ -3,6 +3,7 @@
 
 mod api_server;
 mod backend_tls;
+mod balancing;
 mod chart;
 mod claims;
 mod client_auth;

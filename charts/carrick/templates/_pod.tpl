@@ -5,6 +5,7 @@
 - --ingress-class={{ .Values.ingressClass.name }}
 - --controller-name={{ .Values.controllerName }}
 - --lease-name={{ include "carrick.fullname" . }}
+- --keys-secret={{ .Release.Namespace }}/{{ include "carrick.fullname" . }}-keys
 {{- with .Values.watchNamespaces }}
 - --watch-namespace={{ join "," . }}
 {{- end }}
@@ -139,9 +140,16 @@ spec:
     imagePullPolicy: {{ .Values.image.pullPolicy }}
     args:
       {{- include "carrick.arguments" . | trim | nindent 6 }}
-    {{- with .Values.extraEnv }}
+    {{- if or .Values.extraEnv (not .Values.watchNamespaces) }}
     env:
+      {{- if not .Values.watchNamespaces }}
+      # Its zone is ours. Roles alone can't read a node: there it is --zone that says it.
+      - name: CARRICK_NODE_NAME
+        valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+      {{- end }}
+      {{- with .Values.extraEnv }}
       {{- toYaml . | nindent 6 }}
+      {{- end }}
     {{- end }}
     ports:
     {{- range (include "carrick.ports" . | fromYamlArray) }}

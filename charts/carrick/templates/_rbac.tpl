@@ -52,6 +52,10 @@
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]
+# The zone of our own node. RBAC knows no "own".
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get]
 {{- end }}
 
 {{/* What is ours in our own namespace. A create knows no name yet. */}}
@@ -64,6 +68,14 @@
   resourceNames: [{{ include "carrick.fullname" . }}]
   verbs: [get, update]
 {{- $name := include "carrick.fullname" . }}
+# What cookies and session tickets are encrypted with: whoever is first makes it.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ $name }}-keys]
+  verbs: [get]
 {{- if .Values.watchNamespaces }}
 # The other replicas.
 - apiGroups: [discovery.k8s.io]

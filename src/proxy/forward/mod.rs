@@ -6,7 +6,7 @@ pub mod send;
 #[cfg(test)]
 mod tests;
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -63,12 +63,12 @@ pub struct Route<'a> {
 }
 
 /// Sends a request on and returns its answer, whose body streams. `endpoint` is told as soon as there is one.
-pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Response<Body>, Refusal> {
+pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Response<Body>, Refusal> {
     let expects = prepare(outgoing);
     let head = Bytes::from(std::mem::take(&mut outgoing.head));
     let (mut lease, mut connection) = connect(route, Some(route.pool)).await?;
     loop {
-        *endpoint = Some(connection.address());
+        *endpoint = Some(Arc::clone(lease.endpoint()));
         let failure = match exchange(&mut connection, head.clone(), &mut outgoing.upload, expects, route.response).await {
             Ok(answered) => return respond(route, &outgoing.method, answered, connection, lease),
             Err(failure) => failure,

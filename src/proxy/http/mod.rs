@@ -2,17 +2,11 @@
 //!
 //! It never knows how a connection was accepted, nor what a tunnel does. `conn` calls [`serve`] once the first byte is there.
 
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    task::Poll,
-};
+use std::{convert::Infallible, future::poll_fn, net::IpAddr, sync::Arc, task::Poll};
 
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, EXPECT, HOST, REFERER, USER_AGENT},
+    header::{CONNECTION, EXPECT, HOST, REFERER, SET_COOKIE, USER_AGENT},
     request::Parts,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -22,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     Proxy,
+    affinity::{self, Belonging},
     backend::head,
     body::Body,
     client_cert,
@@ -39,9 +34,12 @@ use super::{
     upgrade::{self, Outcome, Switch, Tunnelled, handshake, handshake::Expected},
 };
 use crate::{
-    balance::{Ask, Purpose, Slot},
+    balance::{Ask, Endpoint, Purpose, Slot},
     live::Served,
-    model::route::{Action, Proxy as Spec},
+    model::{
+        balancing::Affinity,
+        route::{Action, Proxy as Spec},
+    },
     telemetry::LocationMetrics,
     tunnel::Socket,
 };
@@ -169,7 +167,9 @@ struct Exchange {
     /// Who serves it.
     served: Option<Arc<Served>>,
     /// Where it went.
-    endpoint: Option<SocketAddr>,
+    endpoint: Option<Arc<Endpoint>>,
+    /// Where it belongs.
+    belonging: Belonging,
     /// Bytes of its body.
     received: u64,
     /// It asked for a WebSocket.
@@ -210,6 +210,7 @@ impl Session {
             id: forwarded::request_id(&parts.headers, trusted),
             served: None,
             endpoint: None,
+            belonging: Belonging::default(),
             received: 0,
             websocket: handshake::wants_websocket(parts.version, &parts.headers),
             asks: false,
@@ -247,10 +248,13 @@ impl Session {
             exchange.slot = Some(limiter.enter(exchange.from, exchange.started)?);
         }
         let head = self.start(&parts, &located)?;
+        let asked = affinity::Request { headers: &parts.headers, query: located.query, client: exchange.from, now: exchange.started };
+        let belonging = affinity::of_request(&spec.balancing, target, &asked, &self.proxy.keys.load(), &self.proxy.sessions);
+        exchange.belonging = belonging;
         drop(located);
         let Spec { timeouts, .. } = &**spec;
         let purpose = if upgrade.is_some() { Purpose::Tunnel } else { Purpose::Request };
-        let ask = Ask::anyone(exchange.started, purpose);
+        let ask = Ask { now: exchange.started, wish: belonging.wish, purpose };
         let route = Route {
             target,
             ask,
@@ -263,12 +267,16 @@ impl Session {
         let mut headers = std::mem::take(&mut parts.headers);
         match upgrade {
             None => {
+                belonging.prepare(&mut headers);
                 let upload = Upload::new(body, &headers, self.phase.clone(), spec.limits.request_body).ok_or(Refusal::BodyTooLarge)?;
                 self.edit(&mut headers, &parts, &served, exchange);
                 let mut outgoing = forward::Outgoing { method: parts.method, head, headers, upload };
                 let answered = forward(&route, &mut outgoing, &mut exchange.endpoint).await;
                 exchange.received = outgoing.upload.received;
-                answered
+                answered.map(|answer| match &exchange.endpoint {
+                    Some(endpoint) => belonging.learn(answer, endpoint, &self.proxy.sessions),
+                    None => answer,
+                })
             }
             Some(wanted) => {
                 handshake::filter_subprotocols(&mut headers, &served.location);
@@ -342,6 +350,11 @@ impl Session {
         let headers = response.headers_mut();
         if let Some(served) = &exchange.served {
             served.location.response_headers.apply(headers);
+            if refusal.is_none()
+                && let Some(cookie) = self.pinning(served, &exchange, status)
+            {
+                headers.append(SET_COOKIE, cookie);
+            }
         }
         let metrics = exchange.served.as_ref().map_or(&self.proxy.metrics.unrouted, |served| &served.metrics);
         if let Some(refusal) = refusal {
@@ -360,7 +373,7 @@ impl Session {
         if let Some(entry) = &mut entry {
             entry.status = status.as_u16();
             entry.refusal = refusal.map(Refusal::token);
-            entry.endpoint = exchange.endpoint;
+            entry.endpoint = exchange.endpoint.as_ref().map(|endpoint| endpoint.key.address);
             entry.received = exchange.received;
             entry.served = exchange.served.clone();
         }
@@ -369,6 +382,13 @@ impl Session {
             *self.left.lock() = Left::Switched(Box::new(Switched { switch, slot, served, began: exchange.started, log }));
         }
         response.map(|body| Sent::new(body, self.phase.clone(), entry))
+    }
+
+    /// The cookie that pins the endpoint of an answer, where the location has such cookies and the client none that holds.
+    fn pinning(&self, served: &Served, exchange: &Exchange, status: StatusCode) -> Option<HeaderValue> {
+        let Some(Affinity::Cookie(cookie)) = &served.location.spec.proxy()?.balancing.affinity else { return None };
+        let answered = affinity::Answered { endpoint: exchange.endpoint.as_ref()?, status, secure: exchange.secure };
+        exchange.belonging.set_cookie(cookie, served.target.as_ref()?, answered, &self.proxy.keys.load())
     }
 
     fn entry(&self, parts: &Parts, exchange: &Exchange) -> Box<Entry> {

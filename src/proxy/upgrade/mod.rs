@@ -78,7 +78,7 @@ pub struct Tunnelled<'a> {
 }
 
 /// Carries a handshake to an endpoint. `endpoint` is told as soon as there is one.
-pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Outcome, Refusal> {
+pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Outcome, Refusal> {
     let by = outgoing.by;
     match timeout_at(by, carry(route, spec, outgoing, endpoint)).await {
         Ok(outcome) => outcome,
@@ -89,11 +89,11 @@ pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoin
     }
 }
 
-async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<SocketAddr>) -> Result<Outcome, Refusal> {
+async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Outcome, Refusal> {
     let Outgoing { method, mut head, headers, expected, .. } = outgoing;
     // A handshake never goes over a connection that has carried something else.
     let (lease, mut connection) = connect(route, None).await?;
-    *endpoint = Some(connection.address());
+    *endpoint = Some(Arc::clone(lease.endpoint()));
     head::fields(&mut head, &headers);
     drop(headers);
     head::field(&mut head, "Upgrade", expected.token());

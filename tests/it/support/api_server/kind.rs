@@ -25,8 +25,9 @@ const fn of_cluster(group: &'static str, version: &'static str, plural: &'static
     Kind { namespaced: false, ..namespaced(group, version, plural, kind) }
 }
 
-static KINDS: [Kind; 12] = [
+static KINDS: [Kind; 13] = [
     of_cluster("", "v1", "namespaces", "Namespace"),
+    of_cluster("", "v1", "nodes", "Node"),
     Kind { has_status: true, ..namespaced("", "v1", "services", "Service") },
     namespaced("", "v1", "secrets", "Secret"),
     namespaced("", "v1", "configmaps", "ConfigMap"),
