@@ -421,7 +421,11 @@ fn follow_peers(handle: &Handle, connection: &k8s::Connection, service: ObjectRe
 
 /// How the tunnels of all replicas are seen: ours in the registry, those of others by their ops ports.
 fn sight(registry: Arc<Registry>, ours: Option<SocketAddr>) -> Sight {
-    Sight { own: Arc::new(move || registry.pods()), ask: Arc::new(move |replica| Box::pin(admin::ask_for_pods(replica, ours))) }
+    Sight {
+        departures: registry.departures(),
+        own: Arc::new(move || registry.pods()),
+        ask: Arc::new(move |replica| Box::pin(admin::ask_for_pods(replica, ours))),
+    }
 }
 
 /// Nothing is in the channel yet: there is room.

@@ -109,11 +109,7 @@ impl Listed {
         for (key, pool) in &table.pools {
             let PoolKey::Service { service, .. } = key else { continue };
             let staying = pool.endpoints.iter().filter(|endpoint| endpoint.state != EndpointState::Draining);
-            let pods = staying.filter_map(|endpoint| endpoint.pod.as_ref()).map(|pod| PodRef {
-                namespace: Arc::clone(&service.namespace),
-                name: Arc::clone(&pod.name),
-                uid: Arc::clone(&pod.uid),
-            });
+            let pods = staying.filter_map(|endpoint| PodRef::of(key, endpoint.pod.as_ref()?));
             listed.0.entry(service.clone()).or_default().extend(pods);
         }
         listed

@@ -134,6 +134,8 @@ fn listed<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Peer> {
 pub struct Sight {
     /// What this replica has on each Pod.
     pub own: Arc<dyn Fn() -> Vec<PodTunnels> + Send + Sync>,
+    /// Changes when Pods were told to go, as this replica sees it.
+    pub departures: watch::Receiver<u64>,
     /// Asks the replica whose ops port this is; ends within seconds.
     pub ask: Arc<dyn Fn(SocketAddr) -> BoxFuture<'static, Heard> + Send + Sync>,
 }
@@ -158,6 +160,11 @@ pub(super) struct Survey {
 impl Replicas {
     pub(super) fn new(sight: Sight, peers: Option<watch::Receiver<Peers>>) -> Self {
         Self { sight, peers }
+    }
+
+    /// Changes when Pods were told to go, as far as this replica sees it.
+    pub(super) fn departures(&self) -> watch::Receiver<u64> {
+        self.sight.departures.clone()
     }
 
     /// Asks every replica.
@@ -209,15 +216,23 @@ impl Survey {
             .filter(move |tunnels| tunnels.pod == *pod.name && tunnels.namespace == *pod.namespace && tunnels.uid == *pod.uid)
     }
 
+    /// The Pods that were told to go, as any replica has it; some twice.
+    pub(super) fn departing(&self) -> impl Iterator<Item = PodRef> {
+        self.replicas.iter().flatten().filter(|tunnels| tunnels.departure.is_some()).map(pod_of)
+    }
+
     /// Open tunnels by Pod, over all replicas.
     pub(super) fn open(&self) -> HashMap<PodRef, u64> {
         let mut open = HashMap::new();
         for tunnels in self.replicas.iter().flatten() {
-            let (namespace, name, uid) = (tunnels.namespace.as_str().into(), tunnels.pod.as_str().into(), tunnels.uid.as_str().into());
-            *open.entry(PodRef { namespace, name, uid }).or_default() += tunnels.open;
+            *open.entry(pod_of(tunnels)).or_default() += tunnels.open;
         }
         open
     }
+}
+
+fn pod_of(tunnels: &PodTunnels) -> PodRef {
+    PodRef { namespace: tunnels.namespace.as_str().into(), name: tunnels.pod.as_str().into(), uid: tunnels.uid.as_str().into() }
 }
 
 #[cfg(test)]
@@ -270,6 +285,7 @@ mod tests {
         };
         let sight = Sight {
             own: Arc::new(move || vec![tunnels(1)]),
+            departures: watch::channel(0).1,
             ask: Arc::new(move |at| {
                 Box::pin(async move {
                     match at.port() {

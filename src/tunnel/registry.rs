@@ -19,7 +19,10 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rapidhash::RapidHashMap;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use departures::Departures;
 
@@ -48,6 +51,8 @@ pub struct Registry {
     /// The orders that still hold for tunnels that are opened later.
     standing: RwLock<Vec<Standing>>,
     departures: Mutex<Departures>,
+    /// How often Pods were told to go.
+    departed: watch::Sender<u64>,
     access: AccessLog,
 }
 
@@ -81,6 +86,7 @@ impl Registry {
             emptied: Notify::new(),
             standing: RwLock::default(),
             departures: Mutex::default(),
+            departed: watch::Sender::new(0),
             access,
         })
     }

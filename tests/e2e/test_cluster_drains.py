@@ -59,6 +59,7 @@ def test_a_pod_that_goes_tells_its_story(cluster, release, namespace):
         count, replicas = map(int, re.match(r"(\d+) sockets? on (\d) replicas?", began).groups())
         assert count == open_before and replicas in (1, 2), began
         assert ended.startswith(f"all of {count} sockets have ended") and "no answer" not in began + ended, story
+        assert all(re.fullmatch(rf"\d+ of {count} sockets are left", note) for note in story["Draining"]) and story["Draining"], story
         assert "EndpointGoneBeforeDrain" not in story, story
         held.flows()
 

@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 
-use futures_util::future::join_all;
+use futures_util::{SinkExt as _, future::join_all};
 use serde_json::Value;
+use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     api_server::ApiServer,
@@ -12,7 +14,7 @@ use crate::support::{
     eventually,
     gateway::Gateway,
     manifest::{all, route, service},
-    peers::{Echo, nobody},
+    peers::{Echo, Scripted, nobody},
 };
 
 const CLASS: &str = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\n\
@@ -119,6 +121,37 @@ async fn a_replica_that_does_not_answer_is_named() {
     api.apply(&pod("app-0", echo.at, TERMINATING));
     let note = is_told(&api, "DrainStarted").await["note"].as_str().unwrap().to_owned();
     assert!(note.starts_with("2 sockets on 1 replica ") && note.contains("carrick-lost") && !note.contains("carrick-a"), "{note}");
+}
+
+/// A server that greets, and ends with all its sockets when it is told to.
+async fn hasty(told: &CancellationToken) -> SocketAddr {
+    let told = told.clone();
+    Scripted::start().await.each(move |socket| {
+        let told = told.clone();
+        async move {
+            let mut socket = accept_async(socket).await.unwrap();
+            socket.send(Message::text("here")).await.unwrap();
+            told.cancelled().await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_wait_is_a_warning() {
+    let told_to_end = CancellationToken::new();
+    let at = hasty(&told_to_end).await;
+    let api = cluster(&[pod("app-0", at, READY)]);
+    let (leader, other) = two(&api, &[]).await;
+    let mut open = sockets(&leader, 2).await;
+    open.extend(sockets(&other, 2).await);
+    api.apply(&pod("app-0", at, TERMINATING));
+    told_to_end.cancel();
+    let (codes, warning) = tokio::join!(join_all(open.iter_mut().map(close_code)), is_told(&api, "EndpointGoneBeforeDrain"));
+    assert_eq!(codes, [1012; 4]);
+    let note = warning["note"].as_str().unwrap();
+    assert!(note.starts_with("pod app-0 ended ") && note.ends_with("; add a preStop sleep, or drain by Application"), "{note}");
+    assert_eq!((&warning["type"], &warning["regarding"]["name"]), (&"Warning".into(), &"app-0".into()));
+    is_told(&api, "DrainEnded").await;
 }
 
 #[tokio::test]

@@ -5,12 +5,7 @@
 
 mod story;
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    future::pending,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::{sync::watch, time::Instant};
@@ -22,7 +17,12 @@ use super::{
     status::News,
 };
 use crate::{
-    model::{ObjectRef, PoolKey, Table, pod::PodRef, route::Backend, upstream::EndpointState},
+    model::{
+        ObjectRef, PoolKey, Table,
+        pod::PodRef,
+        route::Backend,
+        upstream::{EndpointSpec, EndpointState},
+    },
     translate::Translated,
 };
 use story::{Story, Sum};
@@ -35,11 +35,16 @@ const ROUND: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(120);
 /// So often.
 const LONG_ROUND: Duration = Duration::from_secs(10);
+/// A Pod of which all is told is remembered for as long as replicas still speak of it: a minute, and some.
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Tells of Pods that go away, for as long as tables come.
 pub(super) async fn tell(replicas: &Replicas, mut latest: watch::Receiver<Arc<Translated>>, notices: &Notices) {
     let mut drains = Drains::default();
-    let mut due = drains.see(&latest.borrow_and_update().table, Instant::now());
+    let mut departures = replicas.departures();
+    // Whoever led before may have left something untold.
+    let mut due = Some(Instant::now() + SETTLE);
+    drains.see(&latest.borrow_and_update().table, Instant::now());
     // Beside the tables, not between them: a Pod may come and go in the time that a silent replica takes.
     let mut asking = None;
     loop {
@@ -50,6 +55,7 @@ pub(super) async fn tell(replicas: &Replicas, mut latest: watch::Receiver<Arc<Tr
                 }
                 due = earliest(due, drains.see(&latest.borrow_and_update().table, Instant::now()));
             }
+            Ok(()) = departures.changed() => due = earliest(due, Some(Instant::now() + SETTLE)),
             () = at(due), if asking.is_none() => {
                 due = None;
                 asking = Some(Box::pin(replicas.survey()));
@@ -57,7 +63,7 @@ pub(super) async fn tell(replicas: &Replicas, mut latest: watch::Receiver<Arc<Tr
             survey = answered(&mut asking) => {
                 asking = None;
                 let now = Instant::now();
-                for notice in drains.hear(&survey, now) {
+                for notice in drains.hear(&survey, &latest.borrow().table, now) {
                     notices.tell(notice);
                 }
                 due = earliest(due, drains.next_round(now));
@@ -90,35 +96,50 @@ struct Going {
     route: Option<ObjectRef>,
     /// Whether the table still has it.
     is_listed: bool,
+    over_since: Option<Instant>,
+}
+
+impl Going {
+    fn new(pod: &PodRef, table: &Table, now: Instant) -> Self {
+        Self { story: Story::new(&pod.name, now), route: route_to(table, pod), is_listed: false, over_since: None }
+    }
 }
 
 impl Drains {
     /// Sees which Pods go away now, and says when to ask about those that are new.
     fn see(&mut self, table: &Table, now: Instant) -> Option<Instant> {
         self.pods.values_mut().for_each(|going| going.is_listed = false);
-        let mut new = false;
-        for (pod, pool) in terminating(table) {
-            match self.pods.entry(pod) {
-                Entry::Occupied(mut known) => known.get_mut().is_listed = true,
-                Entry::Vacant(place) => {
-                    new = true;
-                    let story = Story::new(&place.key().name, now);
-                    place.insert(Going { story, route: route_to(table, pool), is_listed: true });
-                }
-            }
+        if !self.pods.is_empty() {
+            // Without a UID it may be another Pod of the name by now; and one that was not ready may be again.
+            pods(table, EndpointState::Ready).for_each(|pod| drop(self.pods.remove(&pod)));
         }
-        self.forget();
-        new.then(|| now + SETTLE)
+        let mut is_new = false;
+        for pod in pods(table, EndpointState::Draining) {
+            let going = self.pods.entry(pod).or_insert_with_key(|pod| {
+                is_new = true;
+                Going::new(pod, table, now)
+            });
+            going.is_listed = true;
+        }
+        self.forget(now);
+        is_new.then(|| now + SETTLE)
     }
 
-    /// Hears what all replicas have, and says what is to be told of it.
-    fn hear(&mut self, survey: &Survey, now: Instant) -> Vec<Notice> {
+    /// Hears what all replicas have, and says what is to be told of it. They know of Pods that the table does not have, or not as such: Pods that
+    /// failed, of a node that shuts down, of a Service that no route names any more.
+    fn hear(&mut self, survey: &Survey, table: &Table, now: Instant) -> Vec<Notice> {
+        for pod in survey.departing() {
+            self.pods.entry(pod).or_insert_with_key(|pod| Going::new(pod, table, now));
+        }
         let mut notices = Vec::new();
         for (pod, going) in &mut self.pods {
             let news = going.story.hear(&Sum::of(survey.of(pod)), &survey.missing, now);
             notices.extend(news.into_iter().map(|news| notice(pod, going.route.as_ref(), news)));
+            if going.story.is_over() {
+                going.over_since.get_or_insert(now);
+            }
         }
-        self.forget();
+        self.forget(now);
         notices
     }
 
@@ -128,26 +149,24 @@ impl Drains {
         ages.min().map(|youngest| now + if youngest < LONG { ROUND } else { LONG_ROUND })
     }
 
-    fn forget(&mut self) {
-        self.pods.retain(|_, going| going.is_listed || !going.story.is_over());
+    fn forget(&mut self, now: Instant) {
+        self.pods.retain(|_, going| going.is_listed || going.over_since.is_none_or(|since| now < since + REMEMBERED));
     }
 }
 
-/// The Pods that were told to go, each with a pool that has it.
-fn terminating(table: &Table) -> impl Iterator<Item = (PodRef, &PoolKey)> {
-    table.pools.iter().flat_map(|(key, pool)| {
-        let namespace = if let PoolKey::Service { service, .. } = key { Some(&service.namespace) } else { None };
-        let going = pool.endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Draining);
-        going.filter_map(move |endpoint| {
-            let pod = endpoint.pod.as_ref()?;
-            Some((PodRef { namespace: Arc::clone(namespace?), name: Arc::clone(&pod.name), uid: Arc::clone(&pod.uid) }, key))
-        })
+/// The Pods that are in this state.
+fn pods(table: &Table, state: EndpointState) -> impl Iterator<Item = PodRef> {
+    table.pools.iter().flat_map(move |(key, pool)| {
+        let endpoints = pool.endpoints.iter().filter(move |endpoint| endpoint.state == state);
+        endpoints.filter_map(|endpoint| PodRef::of(key, endpoint.pod.as_ref()?))
     })
 }
 
-/// A WsRoute that sends to this pool.
-fn route_to(table: &Table, pool: &PoolKey) -> Option<ObjectRef> {
-    let sends = |backends: &[Backend]| backends.iter().any(|backend| backend.pool == *pool);
+/// A WsRoute that sends to this Pod.
+fn route_to(table: &Table, pod: &PodRef) -> Option<ObjectRef> {
+    let is_it = |key: &PoolKey, endpoint: &EndpointSpec| endpoint.pod.as_ref().and_then(|at| PodRef::of(key, at)).as_ref() == Some(pod);
+    let has_it = |key: &PoolKey| table.pools.get(key).is_some_and(|pool| pool.endpoints.iter().any(|endpoint| is_it(key, endpoint)));
+    let sends = |backends: &[Backend]| backends.iter().any(|backend| has_it(&backend.pool));
     let mut locations = table.hosts.iter().flat_map(|host| &host.locations);
     let location = locations.find(|location| location.proxy().is_some_and(|proxy| sends(&proxy.backends)));
     let of_tcp = || table.tcp.values().flatten().find(|route| sends(&route.backends)).map(|route| route.route.clone());
@@ -184,7 +203,7 @@ mod tests {
     use super::*;
     use crate::model::{
         pod::{Departure, PodTunnels},
-        upstream::{EndpointSpec, Pod, PoolSpec},
+        upstream::{Pod, PoolSpec},
     };
 
     /// One pool with one Pod.
@@ -209,18 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_asked_about_until_it_has_nothing_left_and_forgotten_when_it_is_gone() {
+    fn a_pod_is_asked_about_until_it_has_nothing_left_and_told_of_once() {
         let (mut drains, now) = (Drains::default(), Instant::now());
-        assert_eq!(drains.see(&table(EndpointState::Draining), now), Some(now + SETTLE));
-        assert_eq!(drains.see(&table(EndpointState::Draining), now), None, "it is known");
-        let told = drains.hear(&survey(4, 4), now);
+        let table = table(EndpointState::Draining);
+        assert_eq!(drains.see(&table, now), Some(now + SETTLE));
+        assert_eq!(drains.see(&table, now), None, "it is known");
+        let told = drains.hear(&survey(4, 4), &table, now);
         assert_eq!((told[0].regarding.name.as_deref(), told[0].repeated), (Some("chat-0"), Repeated::Never));
         assert_eq!(drains.next_round(now), Some(now + ROUND));
         assert_eq!(drains.next_round(now + LONG), Some(now + LONG + LONG_ROUND));
-        assert_eq!(drains.hear(&survey(0, 4), now)[0].news.reason, "DrainEnded");
+        assert_eq!(drains.hear(&survey(0, 4), &table, now)[0].news.reason, "DrainEnded");
         assert_eq!(drains.next_round(now), None, "though the Pod is there still");
-        assert_eq!((drains.see(&table(EndpointState::Draining), now), drains.pods.len()), (None, 1));
-        drains.see(&Table::default(), now);
+        assert_eq!(drains.see(&Table::default(), now), None);
+        assert!(drains.hear(&survey(0, 4), &table, now).is_empty(), "though replicas speak of it still");
+        drains.see(&Table::default(), now + REMEMBERED);
         assert!(drains.pods.is_empty());
     }
 
@@ -229,9 +250,18 @@ mod tests {
         let (mut drains, now) = (Drains::default(), Instant::now());
         drains.see(&table(EndpointState::Draining), now);
         drains.see(&Table::default(), now);
-        assert_eq!(drains.hear(&survey(2, 4), now).len(), 1);
+        assert_eq!(drains.hear(&survey(2, 4), &Table::default(), now).len(), 1);
         assert_eq!(drains.next_round(now), Some(now + ROUND));
-        assert_eq!(drains.hear(&survey(0, 4), now).len(), 1);
-        assert!(drains.pods.is_empty());
+        assert_eq!(drains.hear(&survey(0, 4), &Table::default(), now).len(), 1);
+    }
+
+    #[test]
+    fn a_pod_that_only_a_replica_knows_to_go_is_told_of_unless_it_comes_back() {
+        let (mut drains, now) = (Drains::default(), Instant::now());
+        assert_eq!(drains.hear(&survey(2, 4), &table(EndpointState::NotReady), now)[0].news.reason, "DrainStarted");
+        drains.see(&table(EndpointState::NotReady), now);
+        assert_eq!(drains.next_round(now), Some(now + ROUND));
+        drains.see(&table(EndpointState::Ready), now);
+        assert_eq!(drains.next_round(now), None);
     }
 }

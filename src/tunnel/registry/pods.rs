@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{Entry, Registry};
 use crate::{
@@ -55,6 +55,12 @@ impl Registry {
         for pod in pods {
             departures.begin(pod, open.get(pod).copied().unwrap_or_default(), now);
         }
+        self.departed.send_modify(|count| *count += 1);
+    }
+
+    /// Changes when Pods were told to go, for whoever tells of it.
+    pub fn departures(&self) -> watch::Receiver<u64> {
+        self.departed.subscribe()
     }
 
     /// A Pod that was told to go takes tunnels again.
