@@ -79,10 +79,13 @@ async fn top(flags: &Top) -> anyhow::Result<ExitCode> {
     let mut rates = Rates::default();
     let mut screen = None;
     let looks = async {
+        let mut replicas = Replicas::find(&flags.reach).await?;
         for look_number in 1..=times {
-            // Replicas come and go.
-            let listing = look(&Replicas::find(&flags.reach).await?, &wanted).await;
-            some_reached(&listing.answers)?;
+            let listing = look(&replicas, &wanted).await;
+            // Once it runs, it says who is away and goes on.
+            if look_number == 1 {
+                some_reached(&listing.answers)?;
+            }
             let frame = show::frame(&listing, &rates.since_last(&listing, Instant::now()));
             if !terminal || times == 1 {
                 print(&frame)?;
@@ -93,6 +96,8 @@ async fn top(flags: &Top) -> anyhow::Result<ExitCode> {
             }
             if look_number < times {
                 sleep(flags.interval.0).await;
+                // Replicas come and go, and so does the API server.
+                replicas = Replicas::find(&flags.reach).await.unwrap_or(replicas);
             }
         }
         anyhow::Ok(())

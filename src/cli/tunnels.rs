@@ -47,7 +47,7 @@ pub struct Reach {
     #[arg(long, value_name = "NAME", env = "CARRICK_CONTEXT")]
     pub context: Option<String>,
     /// Ask this admin port and no cluster: of `carrick standalone`, or one that was forwarded
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["namespace", "selector", "context"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["namespace", "selector"])]
     pub admin: Option<String>,
 }
 

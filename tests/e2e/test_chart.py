@@ -85,6 +85,24 @@ def test_the_definition_in_a_release_is_kept_when_it_goes():
     assert definition["spec"] == yaml.safe_load((ROOT / "crds/wsroutes.yaml").read_text())["spec"]
 
 
+def test_grafana_is_given_the_dashboard_whole():
+    said = template("--set", "dashboard.enabled=true,dashboard.namespace=monitoring", "--show-only", "templates/dashboard.yaml").stdout
+    (found,) = yaml.safe_load_all(said)
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1" and found["metadata"]["namespace"] == "monitoring"
+    dashboard = json.loads(found["data"]["carrick.json"])
+    assert dashboard == json.loads((CHART / "dashboards/carrick.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) and dashboard["schemaVersion"] >= 41
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        for target in panel.get("targets", []):
+            assert target["datasource"]["uid"] == "${datasource}", panel["title"]
+            named = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
+            assert named <= variables, (panel["title"], named)
+
+
 @pytest.fixture(scope="module")
 def namespaces():
     """Where a dry run may be: a namespace of its own would not be there for what comes after it."""
