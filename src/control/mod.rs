@@ -154,7 +154,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifests;
+    use crate::{manifests, model::upstream::EndpointState};
 
     const ROUTE: &str = "apiVersion: carrick.dev/v1alpha1\nkind: WsRoute\nmetadata: {name: shop}\nspec:\n  locations: [{path: /ws, backends: [{address: '127.0.0.1:9'}]}]\n";
 
@@ -201,6 +201,50 @@ mod tests {
         let next = tables.recv().await.unwrap();
         assert_eq!(&*next.hosts[0].locations[0].label, "/other");
         assert!(tables.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_with_open_tunnels_is_followed_beside_the_table() {
+        let (sender, receiver) = mpsc::channel(64);
+        let (published, mut served) = mpsc::unbounded_channel();
+        let held = Arc::new(parking_lot::Mutex::new(BTreeSet::new()));
+        let (latest, _statuses) = watch::channel(Arc::default());
+        let ask = {
+            let held = Arc::clone(&held);
+            move || held.lock().clone()
+        };
+        let publish = move |table: Table, bygone| published.send((table, bygone)).ok().map(|()| 1);
+        #[allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
+        tokio::spawn(async move { drive(receiver, Options::default(), ask, publish, &Metrics::default(), latest).await });
+        let service = |terminating: bool| {
+            format!(
+                "kind: Service\napiVersion: v1\nmetadata: {{name: app}}\nspec: {{ports: [{{port: 80}}]}}\n---\n\
+                 kind: EndpointSlice\napiVersion: discovery.k8s.io/v1\nmetadata: {{name: app-1, labels: {{kubernetes.io/service-name: app}}}}\n\
+                 addressType: IPv4\nports: [{{port: 8080}}]\nendpoints: [{{addresses: [10.0.0.1], conditions: {{terminating: {terminating}}}}}]\n"
+            )
+        };
+        let route = ROUTE.replace("{address: '127.0.0.1:9'}", "{service: app, port: 80}");
+        let key = PoolKey::Service { service: crate::model::ObjectRef::new("default", "app"), port: "80".into() };
+        send(&sender, changes(&format!("{}---\n{route}", service(false)))).await;
+        let (table, bygone) = served.recv().await.unwrap();
+        assert!(table.pools.contains_key(&key) && bygone.pools.is_empty());
+
+        held.lock().insert(key.clone());
+        send(&sender, changes(&service(false))).await;
+        let (table, bygone) = served.recv().await.unwrap();
+        assert!(table.pools.is_empty());
+        let state = |bygone: &Bygone| bygone.pools[&key].endpoints[0].state;
+        assert_eq!(state(&bygone), EndpointState::Ready);
+        send(&sender, changes(&service(true))).await;
+        let (same, bygone) = served.recv().await.unwrap();
+        assert_eq!((same, state(&bygone)), (table, EndpointState::Draining));
+
+        held.lock().clear();
+        send(&sender, changes(&service(false))).await;
+        assert!(served.recv().await.unwrap().1.pools.is_empty(), "nobody needs it any more");
+        send(&sender, changes(&service(true))).await;
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(served.try_recv().is_err(), "nor looks at it");
     }
 
     #[tokio::test(start_paused = true)]

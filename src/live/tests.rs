@@ -88,6 +88,30 @@ fn the_first_table_is_published_even_if_it_serves_nothing() {
 }
 
 #[test]
+fn what_stands_beside_the_table_needs_no_generation() {
+    let (live, metrics) = live();
+    let one = || table(vec![location("a", &[("app", 1)])], &[("app", 2)]);
+    live.publish(one());
+    let (before, mut generation, mut replaced) = (live.load().clone(), live.subscribe(), live.replaced());
+    generation.mark_unchanged();
+    replaced.mark_unchanged();
+    let bygone = || Bygone { pools: pools(&[("old", 1)]), ..Bygone::default() };
+    assert_eq!(live.publish_beside(one(), bygone()), None);
+    assert!(!generation.has_changed().unwrap() && replaced.has_changed().unwrap());
+    replaced.mark_unchanged();
+    assert_eq!(live.publish_beside(one(), bygone()), None);
+    assert!(!replaced.has_changed().unwrap(), "nothing is different");
+    let now = live.load().clone();
+    assert_eq!(*now.bygone, bygone());
+    assert!(Arc::ptr_eq(&before.router, &now.router) && Arc::ptr_eq(&before.served[0], &now.served[0]));
+    assert_eq!(metrics.router_compilations.get(), 1);
+    let lease = now.served[0].target.as_ref().unwrap().pick(&Ask::anyone(Instant::now(), Purpose::Request), &Tried::default()).unwrap();
+    assert_eq!(live.held(), [pool("app")].into());
+    drop(lease);
+    assert_eq!(live.held(), [].into());
+}
+
+#[test]
 fn a_change_of_endpoints_alone_keeps_the_router_and_what_it_does_not_concern() {
     let (live, metrics) = live();
     let locations = || vec![location("a", &[("app", 1)]), location("b", &[("other", 1)])];
