@@ -23,8 +23,7 @@ pub enum Socket {
     Tls(Box<server::TlsStream<TcpStream>>),
     /// TLS to a backend, whose client we are.
     BackendTls(Box<client::TlsStream<TcpStream>>),
-    /// An in-memory stream, so that tests can pause time.
-    #[cfg(test)]
+    /// An in-memory stream: simulations of whole tunnels pause time, which sockets can't.
     Memory(tokio::io::DuplexStream),
 }
 
@@ -35,7 +34,6 @@ impl Socket {
             Socket::Tcp(stream) => Some(stream),
             Socket::Tls(stream) => Some(stream.get_ref().0),
             Socket::BackendTls(stream) => Some(stream.get_ref().0),
-            #[cfg(test)]
             Socket::Memory(_) => None,
         }
     }
@@ -53,7 +51,6 @@ macro_rules! forward {
             Socket::Tcp(stream) => Pin::new(stream).$method($($argument),*),
             Socket::Tls(stream) => Pin::new(&mut **stream).$method($($argument),*),
             Socket::BackendTls(stream) => Pin::new(&mut **stream).$method($($argument),*),
-            #[cfg(test)]
             Socket::Memory(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
@@ -79,7 +76,6 @@ impl AsyncWrite for Socket {
             Socket::Tcp(stream) => stream.is_write_vectored(),
             Socket::Tls(stream) => stream.is_write_vectored(),
             Socket::BackendTls(stream) => stream.is_write_vectored(),
-            #[cfg(test)]
             Socket::Memory(stream) => stream.is_write_vectored(),
         }
     }

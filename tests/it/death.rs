@@ -157,3 +157,93 @@ async fn sight_of_a_socket_while_it_is_open() {
     let open: Vec<&str> = metrics.lines().filter(|line| line.starts_with("carrick_tunnels_open{")).collect();
     assert!(open.len() == 1 && open[0].contains("route=\"app\"") && open[0].ends_with(" 1"), "{open:?}");
 }
+
+/// A gateway whose clients are told long after their backend, if nothing else happens.
+async fn patient_gateway() -> (Gateway, Scripted) {
+    let backend = Scripted::start().await;
+    let spec = "locations:\n- path: /\n  backends: [{service: app, port: 80}]\n  drain: {clientSpread: 10h}";
+    (Gateway::start(&all([service("app", &[backend.at]), route("app", spec)])).await, backend)
+}
+
+/// Until the gateway knows that the backend is gone.
+async fn is_held(gateway: &Gateway) {
+    eventually("the backend's end is known", async || gateway.admin("/debug/tunnels").await.contains("closing")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_while_its_backend_is_gone_is_answered() {
+    let (gateway, mut backend) = patient_gateway().await;
+    let (mut client, server) = joined(&gateway, &mut backend, "/").await;
+    socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(server); // RST
+    is_held(&gateway).await;
+    client.send(Message::text("into the void")).await.unwrap();
+    client.close(Some(CloseFrame { code: 4001.into(), reason: "".into() })).await.unwrap();
+    assert_eq!(close_code(&mut client).await, 4001);
+    assert!(soon("the end", client.next()).await.is_none());
+    eventually("the tunnel is gone", async || !gateway.admin("/debug/tunnels").await.contains("/app")).await;
+}
+
+#[tokio::test]
+async fn an_operator_need_not_wait_for_the_moment_of_a_client() {
+    let (gateway, mut backend) = patient_gateway().await;
+    let (mut client, server) = joined(&gateway, &mut backend, "/").await;
+    drop(server);
+    is_held(&gateway).await;
+    gateway.operate("/drain?route=default/app").await;
+    assert_eq!(close_code(&mut client).await, 1012);
+}
+
+#[tokio::test]
+async fn all_that_a_client_says_before_its_close_reaches_the_backend_of_a_drain() {
+    let (gateway, mut backend) = gateway_with_backend().await;
+    let (client, server) = joined(&gateway, &mut backend, "/").await;
+    let (mut write, mut read) = client.split();
+    let mut server = speaking(server).await;
+    write.send(Message::text("0")).await.unwrap();
+    soon("the first", server.next()).await;
+    gateway.operate("/drain?route=default/app").await;
+    // The library answers the Close with its next write or read: until then there is more to say.
+    for number in 1..200 {
+        write.send(Message::text(format!("{number} {}", "x".repeat(10_000)))).await.unwrap();
+    }
+    let told = async { while let Some(Ok(_)) = read.next().await {} };
+    let heard = async {
+        for number in 1..200 {
+            match soon("a message", server.next()).await {
+                Some(Ok(Message::Text(text))) => assert!(text.starts_with(&format!("{number} "))),
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+        assert!(matches!(soon("the Close", server.next()).await, Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == 1001));
+        assert!(soon("the end", server.next()).await.is_none());
+    };
+    tokio::join!(told, heard);
+}
+
+#[tokio::test]
+async fn a_reader_that_stopped_within_a_huge_frame_gets_all_of_it_and_a_fin() {
+    let (gateway, mut backend) = gateway_with_backend().await;
+    let (client, mut server) = joined(&gateway, &mut backend, "/").await;
+    let mut raw = client.into_inner();
+    // A frame of 8 MiB, more than the sockets between take, of which the last byte never comes.
+    let length = 8_u64 << 20;
+    let header = [&[0x82, 127][..], &length.to_be_bytes()].concat();
+    let sending = async move {
+        server.write_all(&header).await.unwrap();
+        server.write_all(&vec![7; length as usize - 1]).await.unwrap();
+        server
+    };
+    let told = async {
+        eventually("it flows", async || gateway.metric("carrick_connections_open").await >= 1.0).await;
+        gateway.operate("/drain?route=default/app").await;
+        let mut received = Vec::new();
+        soon("the end", raw.read_to_end(&mut received)).await.unwrap();
+        received
+    };
+    let (server, received) = tokio::join!(sending, told);
+    assert_eq!(received.len(), 10 + length as usize - 1, "nothing was put in, nothing is missing");
+    drop((raw, server));
+    let unclean = r#"carrick_tunnel_unclean_ends_total{route_namespace="default",route="app",location="/",reason="mid_frame"}"#;
+    eventually("it is counted", async || gateway.metric(unclean).await >= 1.0).await;
+}

@@ -5,7 +5,9 @@
 mod closing;
 mod election;
 mod frames;
+
 mod stream;
+mod tunnels;
 
 /// Runs a simulation for every seed, or for the one of the environment.
 fn for_seeds(count: u64, simulate: impl Fn(&mut fastrand::Rng) + std::panic::RefUnwindSafe) {
