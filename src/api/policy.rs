@@ -65,7 +65,7 @@ pub struct LoadBalancing {
     #[schemars(range(min = 1, max = 10_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections_per_endpoint: Option<u32>,
-    /// Moves tunnels to endpoints that were added. [default: none are moved]
+    /// Moves tunnels to endpoints that were added: their clients are told to come back. [default: none are moved]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<Rebalance>,
 }
@@ -82,7 +82,7 @@ pub enum LoadBalancingPolicy {
     Random,
 }
 
-/// Moves tunnels from the busiest endpoints to those that were added: the surplus, oldest first, never below the fair share.
+/// Moves tunnels from the busiest endpoints to those that were added: the surplus, oldest first, never below the fair share, each once. Each replica moves its own. LeastConnections brings them to the new endpoints; with other policies and with affinity some come back to where they were.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rebalance {

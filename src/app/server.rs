@@ -42,6 +42,7 @@ use crate::{
         files::Layout,
         keys::{Keyring, random},
         listen::{self, Bound, Listening},
+        rebalance,
         retire::{self, AskFate},
     },
     telemetry::{AccessLog, Metrics, metrics::Detail},
@@ -136,6 +137,7 @@ impl Server {
         let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, keys, metrics: Arc::clone(&metrics) };
         let Controlling { leader, ask } = start_control(&control, flags, source, &addresses, seen)?;
         data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry), ask));
+        data.handle().spawn(rebalance::run(Arc::clone(&live), Arc::clone(&registry)));
         Ok(Self {
             addresses,
             live,

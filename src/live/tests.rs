@@ -29,6 +29,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         upgrades: Vec::new(),
         limits: Default::default(),
         drain: Drain::default(),
+        rebalance: None,
     };
     Arc::new(route::Location {
         key: LocationKey { namespace: "default".into(), identity: name.into() },
@@ -176,6 +177,7 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             access: Default::default(),
             limits: Default::default(),
             drain: Drain::default(),
+            rebalance: None,
         })
     };
     let (one, two) = (TcpPort::Number(9000), TcpPort::Number(9001));

@@ -155,6 +155,9 @@ pub struct Proxy {
     /// How its tunnels are brought to an end.
     #[serde(skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,
+    /// How its tunnels move to endpoints that were added; `None` is not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
 }
 
 /// How tunnels are brought to an end by us.
@@ -206,6 +209,15 @@ pub enum OnRemoved {
     Keep,
     /// They are closed by us.
     Drain,
+}
+
+/// How tunnels move to endpoints that were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Rebalance {
+    /// At most this part of an endpoint's tunnels in a minute, 1 to 100.
+    pub max_percent_per_minute: u8,
+    /// Only those that are older.
+    pub min_age: Duration,
 }
 
 /// A share of the new requests.
@@ -465,6 +477,9 @@ pub struct TcpRoute {
     /// How its connections are brought to an end.
     #[serde(skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,
+    /// How they move to endpoints that were added; `None` is not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
 }
 
 /// Who speaks TLS on a layer-4 route.

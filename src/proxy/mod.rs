@@ -23,6 +23,7 @@ pub mod listen;
 #[cfg(test)]
 mod peers;
 pub mod proxy_protocol;
+pub mod rebalance;
 pub mod refuse;
 pub mod retire;
 mod search;

@@ -47,6 +47,7 @@ pub fn proxied() -> route::Proxy {
         upgrades: Vec::new(),
         limits: Default::default(),
         drain: route::Drain::default(),
+        rebalance: None,
     }
 }
 

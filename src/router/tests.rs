@@ -192,6 +192,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
         access: Default::default(),
         limits: Default::default(),
         drain: route::Drain::default(),
+        rebalance: None,
     })
 }
 
@@ -272,6 +273,7 @@ fn subprotocols_and_upgrades_pass_as_listed() {
         upgrades: vec!["spdy/3.1".into()],
         limits: Default::default(),
         drain: route::Drain::default(),
+        rebalance: None,
     };
     let mut spec = (*location("a", prefix("/a"), Match::default())).clone();
     spec.action = Action::Proxy(Box::new(proxy));

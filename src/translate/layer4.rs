@@ -8,7 +8,7 @@ use super::{
     HasHttps, Options, allowance, balancing,
     build::Draft,
     limits::{access, limits},
-    location::{CONNECT, IDLE, drain, positive},
+    location::{CONNECT, IDLE, drain, positive, rebalance},
     ownership::{Owners, Permit},
     references::Context,
     status::Problem,
@@ -186,6 +186,7 @@ impl Entry {
             access: access(spec.access.as_ref()).map_err(invalid)?,
             limits: tcp_limits(spec.limits.as_ref()).map_err(invalid)?,
             drain: drain(spec.drain.as_ref()),
+            rebalance: rebalance(spec.load_balancing.as_ref()).map_err(invalid)?,
         };
         Ok(Self { route: Arc::new(route), ports, problems })
     }

@@ -23,8 +23,8 @@ use crate::{
         limits::Access,
         route::{
             Action, Drain, DrainBy, Frames, HeaderEdits, Location, Match, MaxAge, MessageLimits, OnRemoved, PathPattern, Ping, PingTo,
-            Proxy, Rate, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch, ValuePattern,
-            WebSocket,
+            Proxy, Rate, Rebalance, Redirect, RedirectPath, Rewrite, Static, StaticSource, Timeouts, UpgradeMatch, ValueMatch,
+            ValuePattern, WebSocket,
         },
         tls::Application,
     },
@@ -42,6 +42,10 @@ const RECONNECT_CODE: u16 = 1012;
 const PONG: Duration = Duration::from_secs(10);
 /// Of the ages of tunnels.
 const JITTER_PERCENT: u8 = 20;
+/// What of an endpoint's tunnels moves in a minute once others were added.
+const MOVED_PERCENT: u8 = 5;
+/// A tunnel that moves is older than this.
+const MOVED_AGE: Duration = Duration::from_secs(60);
 
 /// Translates the location at a position of `spec.locations`; `None` where no request could be compared with it.
 ///
@@ -241,6 +245,7 @@ pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPatt
         upgrades: upgrades(policy.upgrades.as_ref())?,
         limits: limits(policy.limits.as_ref())?,
         drain: drain(policy.drain.as_ref()),
+        rebalance: rebalance(policy.load_balancing.as_ref())?,
     })
 }
 
@@ -263,6 +268,16 @@ pub(super) fn drain(spec: Option<&api::Drain>) -> Drain {
         on_backend_removed: removed(spec.on_backend_removed),
         keep_on_route_removed: spec.on_route_removed == Some(api::OnRemoved::Keep),
     }
+}
+
+/// How tunnels move to endpoints that were added, of a location or of layer 4.
+pub(super) fn rebalance(spec: Option<&api::LoadBalancing>) -> Result<Option<Rebalance>, String> {
+    let Some(spec) = spec.and_then(|balancing| balancing.rebalance.as_ref()) else { return Ok(None) };
+    let max_percent_per_minute = spec.max_percent_per_minute.unwrap_or(MOVED_PERCENT);
+    if !(1..=100).contains(&max_percent_per_minute) {
+        return Err(format!("loadBalancing.rebalance.maxPercentPerMinute is {max_percent_per_minute}: it takes 1 to 100"));
+    }
+    Ok(Some(Rebalance { max_percent_per_minute, min_age: spec.min_age.map_or(MOVED_AGE, |age| age.0) }))
 }
 
 fn upgrades(spec: Option<&Vec<String>>) -> Result<Vec<Arc<str>>, String> {

@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{LoadBalancing, Policy, TcpRoute, Timeouts};
+use crate::api::{Policy, TcpRoute, Timeouts};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,6 @@ pub(super) enum Serves {
 pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
     let mut fields = Vec::new();
     if serves == Serves::Backends {
-        fields.extend(load_balancing(policy.load_balancing.as_ref()));
         fields.extend(given("healthCheck", policy.health_check.as_ref()));
         fields.extend(timeouts(policy.timeouts.as_ref()));
     }
@@ -26,17 +25,11 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
 
 /// Fields of a `tcp` entry that are not supported yet.
 pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
-    let mut fields = load_balancing(tcp.load_balancing.as_ref());
-    fields.extend(given("healthCheck", tcp.health_check.as_ref()));
-    fields
+    given("healthCheck", tcp.health_check.as_ref()).into_iter().collect()
 }
 
 fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {
     field.is_some_and(|field| *field != T::default()).then_some(name)
-}
-
-fn load_balancing(field: Option<&LoadBalancing>) -> Vec<&'static str> {
-    named([(field.is_some_and(|balancing| balancing.rebalance.is_some()), "loadBalancing.rebalance")])
 }
 
 fn timeouts(field: Option<&Timeouts>) -> Vec<&'static str> {
@@ -67,7 +60,7 @@ mod tests {
             "timeouts": {"hold": "5s"},
             "drain": {"by": "Application", "clientSpread": "5s"},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 3);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 2);
         assert_eq!(fields(policy, Serves::Itself), [""; 0]);
     }
 

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 pub use close::Reason;
 pub use drain::{Filter, Order};
 pub use io::Socket;
-pub use registry::Registry;
+pub use registry::{Berth, Registry};
 
 use crate::{
     balance::{Lease, Slot},

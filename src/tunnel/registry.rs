@@ -3,6 +3,7 @@
 //! It never knows sockets or frames. A tunnel enters before its first byte and leaves in `Drop`; `admin` lists, telemetry counts at a scrape,
 //! `app` gives orders and waits until it is empty.
 
+mod berths;
 mod departures;
 mod observe;
 mod pods;
@@ -24,6 +25,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use berths::Berth;
 use departures::Departures;
 
 use super::{

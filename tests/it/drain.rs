@@ -181,3 +181,27 @@ async fn an_operator_drains_and_kills_what_the_filters_name() {
     assert!(!matches!(killed.next().await, Some(Ok(Message::Close(_)))), "nobody is told");
     eventually("the backend saw both end", async || echo.open() == 0).await;
 }
+
+#[tokio::test]
+async fn sockets_move_to_an_endpoint_that_was_added() {
+    let (old, new) = (Echo::start("old").await, Echo::start("new").await);
+    let moves = "  loadBalancing: {rebalance: {maxPercentPerMinute: 100, minAge: 0s}}";
+    let gateway = Gateway::start(&all([service("app", &[old.at]), to(&["app"], moves)])).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let mut socket = websocket(gateway.http, "ws://a.test/").await;
+        text(&mut socket).await;
+        let at = gateway.http;
+        clients.spawn(async move {
+            loop {
+                assert_eq!(close_code(&mut socket).await, 1012);
+                socket = websocket(at, "ws://a.test/").await;
+                text(&mut socket).await;
+            }
+        });
+    }
+    assert_eq!((old.open(), new.open()), (60, 0));
+    gateway.change(&all([service("app", &[old.at, new.at]), to(&["app"], moves)])).await;
+    eventually("some have moved", async || new.open() >= 3).await;
+    eventually("nobody is lost", async || old.open() + new.open() == 60).await;
+}

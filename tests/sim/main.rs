@@ -5,7 +5,7 @@
 mod closing;
 mod election;
 mod frames;
-
+mod rebalance;
 mod stream;
 mod tunnels;
 

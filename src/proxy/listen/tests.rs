@@ -96,6 +96,7 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         access: Default::default(),
         limits: Default::default(),
         drain: Drain::default(),
+        rebalance: None,
     };
     (route, pool, Arc::new(PoolSpec { endpoints }))
 }

@@ -74,6 +74,7 @@ fn table(routes: &[Route<'_>], pools: &[(&str, Endpoints<'_>)]) -> Table {
             connect: SECOND * 5,
             idle: None,
             drain: *drain,
+            rebalance: None,
         };
         (TcpPort::Number(9000 + position as u16), vec![Arc::new(route)])
     };

@@ -27,6 +27,8 @@ pub enum Reason {
     RouteRemoved,
     /// Its location may no longer have the host, the port or the Service.
     Withdrawn,
+    /// Its endpoint has more than its share, and others were added.
+    Rebalance,
     /// An operator wants it.
     Operator,
     /// An operator wants it now: nobody is told.
@@ -51,6 +53,7 @@ impl Reason {
             Reason::BackendRemoved => "backend_removed",
             Reason::RouteRemoved => "route_removed",
             Reason::Withdrawn => "grant_withdrawn",
+            Reason::Rebalance => "rebalance",
             Reason::Operator => "operator",
             Reason::Killed => "killed",
             Reason::Framing => "framing",
@@ -60,7 +63,7 @@ impl Reason {
     }
 
     /// All.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Idle,
         Reason::Shutdown,
         Reason::MaxAge,
@@ -69,6 +72,7 @@ impl Reason {
         Reason::BackendRemoved,
         Reason::RouteRemoved,
         Reason::Withdrawn,
+        Reason::Rebalance,
         Reason::Operator,
         Reason::Killed,
         Reason::Framing,
@@ -99,6 +103,7 @@ impl Reason {
             Reason::MaxAge => "connection is old enough",
             Reason::Terminating | Reason::EndpointRemoved => "backend is restarting",
             Reason::BackendRemoved | Reason::RouteRemoved | Reason::Withdrawn => "service has moved",
+            Reason::Rebalance => "moving to another backend",
             Reason::Operator | Reason::Killed => "please reconnect",
             Reason::Framing => "not a WebSocket frame",
             Reason::TooBig => "message is too big",
