@@ -10,6 +10,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
+    api_server::ApiServer,
     authority::{Authority, Signed, bundle, expired, tell},
     client::{get, raw, status, text, websocket},
     eventually,
@@ -199,6 +200,30 @@ async fn app_protocol_says_that_a_service_speaks_tls() {
     assert_eq!(text(&mut websocket(gateway.http, "ws://any.test/").await).await, "echo");
     gateway.change(&all([speaks("kubernetes.io/h2c"), plain])).await;
     assert_eq!(status(&get(gateway.http, "any.test", "/").await), 503);
+}
+
+#[tokio::test]
+async fn authorities_of_a_cluster_are_looked_up_and_followed() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let backend = tell(ours.sign(&[NAME], |_| {}).server(None)).await;
+    let api = ApiServer::start();
+    let class = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\n\
+                 metadata: {name: carrick, annotations: {ingressclass.kubernetes.io/is-default-class: 'true'}}\n\
+                 spec: {controller: carrick.dev/controller}";
+    api.apply(&all([class.to_owned(), service("app", &[backend]), app("{caSecret: {name: ca}}")]));
+    let gateway = Gateway::controller(&api, &[]);
+    gateway.published().await;
+    let answers = async |expected: u16| {
+        let what = format!("an answer of {expected}");
+        eventually(&what, async || status(&get(gateway.http, "any.test", "/").await) == expected).await;
+    };
+    answers(503).await;
+    api.apply(&theirs.secret("ca"));
+    answers(502).await;
+    api.apply(&ours.secret("ca"));
+    answers(200).await;
+    api.delete("secrets", "default", "ca");
+    answers(503).await;
 }
 
 #[tokio::test]

@@ -108,6 +108,36 @@ async fn an_unknown_name_gets_the_default_certificate_and_404() {
 }
 
 #[tokio::test]
+async fn replicas_that_share_keys_resume_each_others_sessions() {
+    let a = Identity::new("a.test");
+    let manifests = all([a.secret("a"), https("a", "a.test", "")]);
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, seed: [u8; 32]| {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        let path = folder.path().join(name);
+        std::fs::write(&path, BASE64_STANDARD.encode(seed)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (ours, theirs) = (file("ours", [1; 32]), file("theirs", [2; 32]));
+    let replicas = [
+        Gateway::with(&["--keys-file", &ours], &manifests).await,
+        Gateway::with(&["--keys-file", &ours], &manifests).await,
+        Gateway::with(&["--keys-file", &theirs], &manifests).await,
+    ];
+    let client = client(&a, &["http/1.1"]);
+    let mut kinds = Vec::new();
+    for replica in [&replicas[0], &replicas[1], &replicas[2], &replicas[0]] {
+        let mut socket = connect_with(replica.https(), "a.test", client.clone()).await.unwrap();
+        socket.write_all(REQUEST).await.unwrap();
+        assert_eq!(status(&rest(&mut socket).await), 308);
+        kinds.push(socket.get_ref().1.handshake_kind().unwrap());
+    }
+    use rustls::HandshakeKind::{Full, Resumed};
+    // The last ticket is the stranger's.
+    assert_eq!(kinds, [Full, Resumed, Full, Full]);
+}
+
+#[tokio::test]
 async fn wss_is_ws_over_tls() {
     let (a, echo) = (Identity::new("a.test"), Echo::start("echo").await);
     let spec = "hosts: [a.test]\ntls: {certificates: [{secretName: a}]}\nlocations:\n- {path: /, backends: [{service: app, port: 80}]}";
