@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::{cookie::Age, learn::Told, sessions::Sessions};
-use super::{body::Body, keys::Keys};
+use super::{body::Body, keys::Keyring};
 use crate::{
     balance::{Endpoint, Pin, Target, Wish, affinity::key},
     model::balancing::{Affinity, Balancing, Cookie},
@@ -63,7 +63,7 @@ pub fn of_connection(balancing: &Balancing, client: IpAddr) -> Wish {
 }
 
 /// Where a request belongs. One that says nothing belongs anywhere.
-pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>, keys: &Keys, sessions: &Sessions) -> Belonging {
+pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>, keys: &Keyring, sessions: &Sessions) -> Belonging {
     let by = |bytes: Option<&[u8]>| Belonging { wish: bytes.map_or(Wish::Anyone, |bytes| Wish::Key(key(bytes))), answer: Answer::Nothing };
     match &balancing.affinity {
         None => Belonging::default(),
@@ -74,6 +74,7 @@ pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>,
         }
         Some(Affinity::Cookie(cookie)) => {
             // A cookie of another location may have the same name.
+            let keys = keys.load();
             let pin = keys.cookies.pins(request.headers, &cookie.name).find(|(pin, _)| target.lists(pin));
             Belonging { wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)), answer: Answer::Pins(pin) }
         }
@@ -111,7 +112,7 @@ impl Belonging {
     }
 
     /// The cookie that an answer of an endpoint sets, if any: where the client brought none, or one whose endpoint is gone.
-    pub fn set_cookie(&self, cookie: &Cookie, target: &Target, answered: Answered<'_>, keys: &Keys) -> Option<HeaderValue> {
+    pub fn set_cookie(&self, cookie: &Cookie, target: &Target, answered: Answered<'_>, keys: &Keyring) -> Option<HeaderValue> {
         let Answer::Pins(brought) = self.answer else { return None };
         let Answered { endpoint, status, secure } = answered;
         let pin = match brought {
@@ -123,7 +124,7 @@ impl Belonging {
             Some((pin, _)) if target.still_serves(&pin) && status != StatusCode::SWITCHING_PROTOCOLS => return None,
             Some((pin, _)) => Pin::to(endpoint, pin.client),
         };
-        keys.cookies.set_cookie(cookie, &pin, secure)
+        keys.load().cookies.set_cookie(cookie, &pin, secure)
     }
 }
 

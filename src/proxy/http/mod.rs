@@ -249,7 +249,7 @@ impl Session {
         }
         let head = self.start(&parts, &located)?;
         let asked = affinity::Request { headers: &parts.headers, query: located.query, client: exchange.from, now: exchange.started };
-        let belonging = affinity::of_request(&spec.balancing, target, &asked, &self.proxy.keys.load(), &self.proxy.sessions);
+        let belonging = affinity::of_request(&spec.balancing, target, &asked, &self.proxy.keys, &self.proxy.sessions);
         exchange.belonging = belonging;
         drop(located);
         let Spec { timeouts, .. } = &**spec;
@@ -388,7 +388,7 @@ impl Session {
     fn pinning(&self, served: &Served, exchange: &Exchange, status: StatusCode) -> Option<HeaderValue> {
         let Some(Affinity::Cookie(cookie)) = &served.location.spec.proxy()?.balancing.affinity else { return None };
         let answered = affinity::Answered { endpoint: exchange.endpoint.as_ref()?, status, secure: exchange.secure };
-        exchange.belonging.set_cookie(cookie, served.target.as_ref()?, answered, &self.proxy.keys.load())
+        exchange.belonging.set_cookie(cookie, served.target.as_ref()?, answered, &self.proxy.keys)
     }
 
     fn entry(&self, parts: &Parts, exchange: &Exchange) -> Box<Entry> {
