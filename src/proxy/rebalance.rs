@@ -196,7 +196,7 @@ impl Pools {
             let endpoints = table.pools.get(&pool).map(|spec| spec.endpoints.as_slice()).unwrap_or_default();
             let ready = endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready);
             let ready: BTreeMap<_, _> = ready.map(|endpoint| (endpoint.address, endpoint.pod.clone())).collect();
-            let known = self.0.get(&pool).is_some();
+            let known = self.0.contains_key(&pool);
             let watched = self.0.entry(pool).or_default();
             if known && ready.iter().any(|(address, pod)| watched.ready.get(address) != Some(pod)) {
                 watched.levelling.get_or_insert_with(|| Levelling::begin(now)).added(now);

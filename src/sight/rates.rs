@@ -8,10 +8,13 @@ use tokio::time::Instant;
 
 use super::{Listing, Seen};
 
+/// Bytes received and sent, by replica and number of a tunnel.
+type Moved = HashMap<(Arc<str>, u64), [u64; 2]>;
+
 /// The last look.
 #[derive(Debug, Default)]
 pub struct Rates {
-    last: Option<(Instant, HashMap<(Arc<str>, u64), [u64; 2]>)>,
+    last: Option<(Instant, Moved)>,
 }
 
 impl Rates {
