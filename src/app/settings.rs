@@ -64,6 +64,7 @@ pub fn proxy(flags: &Flags, root: Option<PathBuf>, static_layout: Layout) -> Set
         max_learned_sessions: flags.max_learned_sessions as usize,
         max_connections: max_connections(flags.max_connections),
         max_connections_per_client: flags.max_connections_per_client,
+        max_held_handshakes: flags.max_held_handshakes,
     }
 }
 

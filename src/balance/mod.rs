@@ -71,9 +71,11 @@ impl Balancer {
         &self.common.share
     }
 
-    /// The limits of a location or layer-4 route, held against what is open there already.
-    pub fn limiter(&self, key: &LocationKey, route: &ObjectRef, limits: Limits) -> Limiter {
-        Limiter::new(limits, self.accounts.of(key, route), self.common.share.clone())
+    /// The limits of a location or layer-4 route, held against what is open there already. Whoever waits there hears of `target`.
+    pub fn limiter(&self, key: &LocationKey, route: &ObjectRef, limits: Limits, target: &Arc<Target>) -> Limiter {
+        let account = self.accounts.of(key, route);
+        account.queue().lead_to(target);
+        Limiter::new(limits, account, self.common.share.clone())
     }
 
     /// Brings the pools in line with a table. A pool that stays the same is the same `Arc`; an endpoint known before keeps its counters and number.

@@ -134,6 +134,16 @@ impl Target {
         self.pools.iter().zip(pools).all(same)
     }
 
+    /// Whether an endpoint takes new connections.
+    pub fn is_ready(&self) -> bool {
+        !self.split.is_empty()
+    }
+
+    /// Whether one may do so without another configuration of the route: some backend has a weight.
+    pub fn may_become_ready(&self) -> bool {
+        self.backends.iter().any(|backend| backend.weight > 0)
+    }
+
     /// The pools in the order of the backends, each with its weight: what `carrick check` and `/debug` show.
     pub fn pools(&self) -> impl Iterator<Item = (&Backend, Option<&Arc<Pool>>)> {
         self.backends.iter().zip(self.pools.iter().map(Option::as_ref))

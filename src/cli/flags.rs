@@ -112,6 +112,9 @@ pub struct Flags {
     /// Open connections from one client address, IPv6 by /64; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0, env = "CARRICK_MAX_CONNECTIONS_PER_CLIENT")]
     pub max_connections_per_client: u32,
+    /// Handshakes of one location that wait while no endpoint is ready (timeouts.hold); more get 503 at once
+    #[arg(long, value_name = "N", default_value_t = 4096, env = "CARRICK_MAX_HELD_HANDSHAKES")]
+    pub max_held_handshakes: u32,
     /// Sessions of Engine.IO and SignalR that are remembered for affinity by query; of more, those that nobody asks for are forgotten
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), env = "CARRICK_MAX_LEARNED_SESSIONS")]
     pub max_learned_sessions: u32,

@@ -161,7 +161,8 @@ impl Live {
         }
         let metrics = self.metrics.location(&spec.route.namespace, &spec.route.name, &spec.label);
         let secured = spec.proxy().map(|proxy| Secured::new(&proxy.backends, &self.clients)).unwrap_or_default();
-        let limiter = spec.proxy().map(|proxy| self.balancer.limiter(&spec.key, &spec.route, proxy.limits));
+        let limited = spec.proxy().zip(target.as_ref());
+        let limiter = limited.map(|(proxy, target)| self.balancer.limiter(&spec.key, &spec.route, proxy.limits, target));
         Arc::new(Served { location: location.clone(), target, secured, limiter, metrics })
     }
 
@@ -174,7 +175,7 @@ impl Live {
         let metrics = self.metrics.location(&route.route.namespace, &route.route.name, &route.label);
         let secured = Secured::new(&route.backends, &self.clients);
         let access = router::Access::compile(&route.access);
-        let limiter = self.balancer.limiter(&route.key, &route.route, route.limits);
+        let limiter = self.balancer.limiter(&route.key, &route.route, route.limits, &target);
         Arc::new(ServedTcp { route: route.clone(), target, secured, access, limiter, metrics })
     }
 

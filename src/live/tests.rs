@@ -24,7 +24,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
         balancing: Balancing::default(),
         rewrite: None,
         host: None,
-        timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None },
+        timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None, hold: None },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),
         limits: Default::default(),

@@ -257,6 +257,9 @@ pub struct Timeouts {
     pub response: Option<Duration>,
     /// A tunnel without a byte either way.
     pub idle: Option<Duration>,
+    /// A handshake while no endpoint is ready; `None` does not wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Duration>,
 }
 
 /// What holds for the WebSockets of a location.

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod guarded;
 pub mod headers;
 pub mod hello;
+mod hold;
 pub mod http;
 pub mod keys;
 pub mod listen;
@@ -95,6 +96,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// The same for one client address, IPv6 by /64; 0 is any number.
     pub max_connections_per_client: u32,
+    /// Handshakes of one location that wait while no endpoint is ready; more are refused at once.
+    pub max_held_handshakes: u32,
 }
 
 /// A pair of ports that hosts are served on.
@@ -153,6 +156,7 @@ impl Default for Settings {
             max_learned_sessions: 100_000,
             max_connections: 10_000,
             max_connections_per_client: 0,
+            max_held_handshakes: 4096,
         }
     }
 }
@@ -188,6 +192,8 @@ pub struct Proxy {
     shutting_down: AtomicBool,
     parting: AtomicBool,
     told: Notify,
+    /// Tells those who are held while no endpoint is ready.
+    released: Notify,
     /// The HTTP connections that have sent something.
     serving: TaskTracker,
     /// Those of them that are not between two requests.
@@ -213,6 +219,7 @@ impl Proxy {
             shutting_down: AtomicBool::new(false),
             parting: AtomicBool::new(false),
             told: Notify::new(),
+            released: Notify::new(),
             serving: TaskTracker::new(),
             busy: TaskTracker::new(),
         })
@@ -232,6 +239,15 @@ impl Proxy {
     pub fn shut_down(&self) {
         self.leave();
         self.shutting_down.store(true, SeqCst);
+        self.released.notify_waiters();
+    }
+
+    /// Done once [`Proxy::shut_down`] was called.
+    pub async fn shutting_down(&self) {
+        let released = self.released.notified();
+        if !self.is_shutting_down() {
+            released.await;
+        }
     }
 
     /// Whether [`Proxy::shut_down`] was called.

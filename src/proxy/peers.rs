@@ -42,6 +42,7 @@ pub fn proxied() -> route::Proxy {
             handshake: Duration::from_secs(15),
             response: Some(Duration::from_secs(60)),
             idle: None,
+            hold: None,
         },
         websocket: WebSocket { subprotocols: Vec::new(), origins: Vec::new(), reconnect_code: 1012, max_age: None, frames: None },
         upgrades: Vec::new(),

@@ -60,6 +60,8 @@ pub enum Refusal {
     RateLimit(u16),
     /// A body over `limits.requestBody`.
     BodyTooLarge,
+    /// No endpoint is ready, and as many handshakes wait for one as may.
+    HoldFull,
     /// Declared, but can't be served; the status of the WsRoute says why.
     Unavailable,
     /// No Service behind the location has a share of the requests.
@@ -129,7 +131,9 @@ impl Refusal {
             HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             FileUnreadable | Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ConnectFailed | BackendTls(_) | BackendClosed | BackendInvalid | HandshakeInvalid => StatusCode::BAD_GATEWAY,
-            Unavailable | NoBackends | NoReadyEndpoint | EndpointsFull | Exhausted | ConnectionLimit => StatusCode::SERVICE_UNAVAILABLE,
+            Unavailable | NoBackends | NoReadyEndpoint | EndpointsFull | Exhausted | ConnectionLimit | HoldFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             ConnectTimeout | HandshakeTimeout | ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -161,6 +165,7 @@ impl Refusal {
             ClientLimit => "client_limit",
             RateLimit(_) => "rate_limit",
             BodyTooLarge => "body_too_large",
+            HoldFull => "hold_full",
             Unavailable => "unavailable",
             NoBackends => "no_backends",
             NoReadyEndpoint => "no_ready_endpoint",
@@ -213,6 +218,7 @@ impl Refusal {
             ClientLimit => "this client has as many connections open here as it may\n",
             RateLimit(_) => "more connections are opened here than may be\n",
             BodyTooLarge => "the body is larger than this location takes\n",
+            HoldFull => "no endpoint is ready, and as many wait for one as may\n",
             Unavailable => "this location can not be served; the status of its WsRoute says why\n",
             NoBackends => "no backend takes requests for this location\n",
             NoReadyEndpoint => "no endpoint is ready\n",
@@ -264,7 +270,7 @@ impl Refusal {
         let seconds = match self {
             Refusal::NoReadyEndpoint | Refusal::EndpointsFull | Refusal::Exhausted => fastrand::u16(1..=5),
             // What is full stays so for longer than what is not there yet.
-            Refusal::ConnectionLimit | Refusal::ClientLimit => fastrand::u16(5..=30),
+            Refusal::ConnectionLimit | Refusal::ClientLimit | Refusal::HoldFull => fastrand::u16(5..=30),
             // Those that were kept out are told one turn after the other; the clocks of a storm that began at once are not to tick together.
             Refusal::RateLimit(turn) => turn.saturating_add(fastrand::u16(1..=5)),
             _ => return None,

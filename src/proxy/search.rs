@@ -90,4 +90,9 @@ impl<'a> Search<'a> {
         self.tried.add(endpoint);
         Ok(())
     }
+
+    /// An endpoint was connected to and is not to be picked again; what it failed with was counted.
+    pub fn leave(&mut self, lease: &Lease) {
+        self.tried.add(lease.endpoint());
+    }
 }

@@ -262,7 +262,13 @@ fn subprotocols_and_upgrades_pass_as_listed() {
         balancing: Balancing::default(),
         rewrite: None,
         host: None,
-        timeouts: route::Timeouts { connect: std::time::Duration::ZERO, handshake: std::time::Duration::ZERO, response: None, idle: None },
+        timeouts: route::Timeouts {
+            connect: std::time::Duration::ZERO,
+            handshake: std::time::Duration::ZERO,
+            response: None,
+            idle: None,
+            hold: None,
+        },
         websocket: route::WebSocket {
             subprotocols: vec!["mqtt".into()],
             origins: vec![],

@@ -169,6 +169,18 @@ impl Scrape {
         self.by_reason(page, "endpoint_failures", "Endpoints that were passed over or answered badly", |metrics| {
             &metrics.endpoint_failures
         })?;
+        page.counters("retries", "What was tried again, why, and what came of it", None, |series| {
+            self.each_location(|[a, b, c], metrics| {
+                let mut cells = metrics.retries.iter();
+                cells.try_for_each(|(reason, result, count)| series.counter(&[a, b, c, ("reason", reason), ("result", result)], count))
+            })
+        })?;
+        page.gauges("handshakes_held", "Handshakes that wait while no endpoint is ready", None, |series| {
+            self.each_location(|labels, metrics| match metrics.handshakes_held.get() {
+                0 => Ok(()),
+                held => series.gauge(&labels, held),
+            })
+        })?;
         self.durations(page, "handshake", "From the head of a handshake to its 101", |metrics| &metrics.handshake_seconds)?;
         self.durations(page, "response", "From the head of a plain request to the head of its answer", |metrics| &metrics.response_seconds)
     }
@@ -339,6 +351,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::metrics::{CertificateExpiry, Initiator, PoolSize, Side, TunnelLabels};
+    use crate::telemetry::retries::{Retried, Retry};
 
     #[test]
     fn every_family_is_printed_under_its_promised_name() {
@@ -347,6 +360,8 @@ mod tests {
         location.requests.inc(101);
         location.refusals.inc("no_ready_endpoint");
         location.endpoint_failures.inc("refused");
+        location.retries.inc(Retried::Cut, Retry::Ok);
+        location.handshakes_held.inc();
         location.handshake_seconds.observe(Duration::from_millis(2));
         location.response_seconds.observe(Duration::from_secs(100));
         location.tunnel_age_seconds.observe(Duration::from_secs(3600));
@@ -382,6 +397,8 @@ mod tests {
             r#"carrick_requests_total{route_namespace="",route="",location="",status="4xx"} 1"#.into(),
             format!("carrick_refusals_total{{{at},reason=\"no_ready_endpoint\"}} 1"),
             format!("carrick_endpoint_failures_total{{{at},reason=\"refused\"}} 1"),
+            format!("carrick_retries_total{{{at},reason=\"cut\",result=\"ok\"}} 1"),
+            format!("carrick_handshakes_held{{{at}}} 1"),
             format!("carrick_handshake_seconds_bucket{{le=\"0.003\",{at}}} 1"),
             format!("carrick_response_seconds_bucket{{le=\"30.0\",{at}}} 0"),
             format!("carrick_response_seconds_bucket{{le=\"+Inf\",{at}}} 1"),

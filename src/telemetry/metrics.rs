@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     counter::{Counter, Gauge, Histogram, Tally},
+    retries::Retries,
     watch::WatchMetrics,
 };
 
@@ -151,6 +152,10 @@ pub struct LocationMetrics {
     pub bytes_to_client: ByOpcode,
     /// Endpoints that could not be connected to or answered badly, by reason (`refused`, `timeout`, `bad_handshake`…).
     pub endpoint_failures: Tally,
+    /// What was tried again.
+    pub retries: Retries,
+    /// Handshakes that wait for an endpoint now.
+    pub handshakes_held: Gauge,
 }
 
 impl Default for LocationMetrics {
@@ -170,6 +175,8 @@ impl Default for LocationMetrics {
             bytes_to_backend: ByOpcode::default(),
             bytes_to_client: ByOpcode::default(),
             endpoint_failures: Tally::default(),
+            retries: Retries::default(),
+            handshakes_held: Gauge::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod counter;
 pub mod expose;
 pub mod log;
 pub mod metrics;
+pub mod retries;
 pub mod watch;
 
 pub use access::AccessLog;

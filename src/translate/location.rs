@@ -318,6 +318,7 @@ fn timeouts(spec: Option<&api::Timeouts>) -> Result<Timeouts, String> {
         handshake: positive("timeouts.handshake", spec.handshake, HANDSHAKE)?,
         response: spec.response.map_or(Some(RESPONSE), api::Duration::non_zero),
         idle: spec.idle.map_or(Some(IDLE), api::Duration::non_zero),
+        hold: spec.hold.and_then(api::Duration::non_zero),
     })
 }
 

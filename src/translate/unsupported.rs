@@ -2,7 +2,7 @@
 //!
 //! It never knows what the fields do. `location` and `layer4` call it; whoever builds a field takes its line away.
 
-use crate::api::{Policy, TcpRoute, Timeouts};
+use crate::api::{Policy, TcpRoute};
 
 /// Whether a location hands requests to backends: what is about endpoints and tunnels has no meaning elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,6 @@ pub(super) fn of_policy(policy: &Policy, serves: Serves) -> Vec<&'static str> {
     let mut fields = Vec::new();
     if serves == Serves::Backends {
         fields.extend(given("healthCheck", policy.health_check.as_ref()));
-        fields.extend(timeouts(policy.timeouts.as_ref()));
     }
     fields
 }
@@ -30,15 +29,6 @@ pub(super) fn of_tcp(tcp: &TcpRoute) -> Vec<&'static str> {
 
 fn given<T: Default + PartialEq>(name: &'static str, field: Option<&T>) -> Option<&'static str> {
     field.is_some_and(|field| *field != T::default()).then_some(name)
-}
-
-fn timeouts(field: Option<&Timeouts>) -> Vec<&'static str> {
-    let held = field.and_then(|timeouts| timeouts.hold).is_some_and(|hold| hold.non_zero().is_some());
-    named([(held, "timeouts.hold")])
-}
-
-fn named<const N: usize>(used: [(bool, &'static str); N]) -> Vec<&'static str> {
-    used.into_iter().filter_map(|(used, name)| used.then_some(name)).collect()
 }
 
 #[cfg(test)]
@@ -57,10 +47,9 @@ mod tests {
             "loadBalancing": {"policy": "Random", "slowStart": "10s", "maxConnectionsPerEndpoint": 5, "rebalance": {}},
             "affinity": {"header": "X-User"},
             "healthCheck": {"passive": {"maxFails": 1}},
-            "timeouts": {"hold": "5s"},
             "drain": {"by": "Application", "clientSpread": "5s"},
         });
-        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 2);
+        assert_eq!(fields(policy.clone(), Serves::Backends).len(), 1);
         assert_eq!(fields(policy, Serves::Itself), [""; 0]);
     }
 

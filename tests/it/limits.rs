@@ -242,3 +242,123 @@ async fn layer_4_keeps_to_its_number_of_connections() {
     let mut again = websocket(port, "ws://a.test/").await;
     assert_eq!(text(&mut again).await, "app");
 }
+
+/// A handshake under way: its answer is not awaited.
+async fn begin(gateway: &Gateway, number: usize) -> TcpStream {
+    let mut client = TcpStream::connect(gateway.http).await.unwrap();
+    client.write_all(HANDSHAKE.replace("/ws", &format!("/{number}")).as_bytes()).await.unwrap();
+    client.write_all(b"\r\n").await.unwrap();
+    client
+}
+
+/// Waits until so many handshakes are held.
+async fn held(gateway: &Gateway, number: f64) {
+    let series = r#"carrick_handshakes_held{route_namespace="default",route="app",location="all"}"#;
+    eventually(&format!("{number} are held"), async || gateway.metric(series).await == number).await;
+}
+
+async fn retries(gateway: &Gateway, reason: &str, result: &str) -> f64 {
+    let labels = format!(r#"route_namespace="default",route="app",location="all",reason="{reason}",result="{result}""#);
+    gateway.metric(&format!("carrick_retries_total{{{labels}}}")).await
+}
+
+const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+#[tokio::test]
+async fn handshakes_wait_for_an_endpoint_and_then_go_through_in_order() {
+    let mut backend = Scripted::start().await;
+    let hold = "timeouts: {hold: 1h}";
+    let gateway = Gateway::start(&site(&[], hold)).await;
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        clients.push(begin(&gateway, number).await);
+        held(&gateway, number as f64 + 1.0).await;
+    }
+    assert_eq!(status(&get(gateway.http, "a.test", "/").await), 503, "a plain request is told at once");
+    gateway.change(&site(&[backend.at], hold)).await;
+    for (number, client) in clients.iter_mut().enumerate() {
+        let mut server = backend.accept().await;
+        let asked = head(&mut server).await;
+        assert!(asked.starts_with(&format!("GET /{number} ")), "{number} was overtaken: {asked}");
+        server.write_all(SWITCH).await.unwrap();
+        assert_eq!(status(&head(client).await), 101);
+    }
+    held(&gateway, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_held_frees_its_place() {
+    let echo = Echo::start("app").await;
+    let policy = "timeouts: {hold: 1h}, limits: {connections: 2}";
+    let gateway = Gateway::with(&["--max-held-handshakes", "2"], &site(&[], policy)).await;
+    let (first, _second) = (begin(&gateway, 0).await, begin(&gateway, 1).await);
+    held(&gateway, 2.0).await;
+    drop(first);
+    held(&gateway, 1.0).await;
+    let mut third = begin(&gateway, 2).await;
+    held(&gateway, 2.0).await;
+    gateway.change(&site(&[echo.at], policy)).await;
+    assert_eq!(status(&head(&mut third).await), 101);
+}
+
+#[tokio::test]
+async fn as_many_wait_as_may_and_none_for_ever() {
+    let gateway = Gateway::with(&["--max-held-handshakes", "1"], &site(&[], "timeouts: {hold: 1h}")).await;
+    let mut waiting = begin(&gateway, 0).await;
+    held(&gateway, 1.0).await;
+    let answer = refused(&gateway, "").await;
+    assert!(status(&answer) == 503 && answer.contains("X-Carrick-Reason: hold_full\r\n"), "{answer}");
+    assert!((5..=30).contains(&retry_after(&answer)));
+    // A shutdown lets them go: another replica may have an endpoint.
+    let ended = tokio::spawn(gateway.shut_down());
+    let answer = rest(&mut waiting).await;
+    assert!(status(&answer) == 503 && answer.contains("X-Carrick-Reason: no_ready_endpoint\r\n"), "{answer}");
+    ended.await.unwrap();
+    let gateway = Gateway::start(&site(&[], "timeouts: {hold: 100ms}")).await;
+    let answer = refused(&gateway, "").await;
+    assert!(status(&answer) == 503 && answer.contains("X-Carrick-Reason: no_ready_endpoint\r\n"), "{answer}");
+    assert!((1..=5).contains(&retry_after(&answer)));
+}
+
+/// A server that ends every connection after the handshake, before a byte of its answer.
+async fn cutting() -> SocketAddr {
+    Scripted::start().await.each(|mut socket| async move {
+        head(&mut socket).await;
+    })
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_cut_before_its_answer_goes_to_another_endpoint() {
+    let echo = Echo::start("app").await;
+    let policy = "loadBalancing: {policy: RoundRobin}";
+    let gateway = Gateway::start(&site(&[cutting().await, echo.at], policy)).await;
+    for _ in 0..2 {
+        drop(open(&gateway).await);
+    }
+    assert!(retries(&gateway, "cut", "ok").await >= 1.0);
+}
+
+#[tokio::test]
+async fn two_retries_at_most_and_within_the_budget() {
+    let endpoints = [cutting().await, cutting().await, cutting().await, cutting().await];
+    let gateway = Gateway::start(&site(&endpoints, "")).await;
+    assert_eq!(status(&refused(&gateway, "").await), 502);
+    assert_eq!(retries(&gateway, "cut", "failed").await, 2.0);
+    eventually("the budget is spent", async || {
+        assert_eq!(status(&refused(&gateway, "").await), 502);
+        retries(&gateway, "cut", "over_budget").await > 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_tried_again_after_a_byte_of_the_answer() {
+    let answered = Scripted::start().await.each(|mut socket| async move {
+        head(&mut socket).await;
+        socket.write_all(b"H").await.unwrap();
+    });
+    let gateway = Gateway::start(&site(&[answered, answered], "")).await;
+    assert_eq!(status(&refused(&gateway, "").await), 502);
+    assert_eq!(retries(&gateway, "cut", "ok").await + retries(&gateway, "cut", "failed").await, 0.0);
+}

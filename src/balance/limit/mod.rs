@@ -6,7 +6,9 @@
 //! Counts are reserved, never looked at first and taken later: no number of handshakes at the same time passes a limit. A lower limit, or a
 //! smaller part of it, closes nothing: it lets nobody in until enough have left.
 
+mod budget;
 pub mod clients;
+pub mod queue;
 mod rate;
 
 use std::{
@@ -23,7 +25,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::{
+    budget::Budget,
     clients::{Client, Clients},
+    queue::Queue,
     rate::Arrivals,
 };
 use super::Share;
@@ -36,8 +40,10 @@ pub struct Account {
     open: AtomicU32,
     clients: Clients,
     arrivals: Arrivals,
-    /// The beginning of the time that `arrivals` counts in.
+    retries: Budget,
+    /// The beginning of the time that `arrivals` and `retries` count in.
     since: Instant,
+    queue: Queue,
 }
 
 /// The accounts of all locations that are served or have something open. Two routes of a namespace may name a location alike: each has its own.
@@ -75,7 +81,14 @@ pub enum Over {
 
 impl Account {
     fn new() -> Arc<Self> {
-        Arc::new(Self { open: AtomicU32::new(0), clients: Clients::default(), arrivals: Arrivals::default(), since: Instant::now() })
+        Arc::new(Self {
+            open: AtomicU32::new(0),
+            clients: Clients::default(),
+            arrivals: Arrivals::default(),
+            retries: Budget::default(),
+            since: Instant::now(),
+            queue: Queue::default(),
+        })
     }
 
     /// How many are open.
@@ -97,9 +110,18 @@ impl Account {
         Ok(Slot { account: Arc::clone(self), client: client.map(|(client, _)| client) })
     }
 
-    fn arrive(&self, rate: Rate, now: Instant) -> Result<(), Over> {
-        let now = u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX / 2);
-        self.arrivals.take(rate, now).map_err(Over::Rate)
+    /// Those who wait for an endpoint.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Whether what failed may be tried again at `now`. It counts as done then.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        self.retries.spend(self.nanos(now))
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX / 2)
     }
 }
 
@@ -138,14 +160,10 @@ impl Limiter {
         // Last: what another limit keeps out takes nothing of the rate.
         if let Some(Rate { per_second, burst }) = self.limits.arrivals {
             let part = Rate { per_second: self.share.of(per_second), burst: self.share.of(burst) };
-            self.account.arrive(part, now)?;
+            self.account.arrivals.take(part, self.account.nanos(now)).map_err(Over::Rate)?;
         }
+        self.account.retries.earn();
         Ok(slot)
-    }
-
-    /// The most bytes of a request's body.
-    pub fn request_body(&self) -> Option<u64> {
-        self.limits.request_body
     }
 }
 

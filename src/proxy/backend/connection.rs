@@ -47,17 +47,19 @@ pub struct Connection {
     pub(super) ahead: Bytes,
     /// It has answered a request before this one: it may have been closed at the other end meanwhile.
     pub(super) reused: bool,
+    /// Something was read from it since it was there.
+    heard: bool,
 }
 
 impl Connection {
     /// Takes a socket that was just connected to `address`.
     pub fn new(stream: TcpStream, address: SocketAddr) -> Self {
-        Self { stream: Socket::Tcp(stream), address, client: PLAIN, ahead: Bytes::new(), reused: false }
+        Self { stream: Socket::Tcp(stream), address, client: PLAIN, ahead: Bytes::new(), reused: false, heard: false }
     }
 
     /// Takes a connection over which `client` has just shaken hands.
     pub fn secured(stream: Box<TlsStream<TcpStream>>, address: SocketAddr, client: &Client) -> Self {
-        Self { stream: Socket::BackendTls(stream), address, client: client.number, ahead: Bytes::new(), reused: false }
+        Self { stream: Socket::BackendTls(stream), address, client: client.number, ahead: Bytes::new(), reused: false, heard: false }
     }
 
     /// Where it was connected to.
@@ -68,6 +70,11 @@ impl Connection {
     /// Whether it has answered a request before.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether no byte ever came from the other end.
+    pub fn is_silent(&self) -> bool {
+        !self.heard
     }
 
     /// The socket, and what was read from it and not used.
@@ -101,6 +108,7 @@ impl Connection {
                 read => read?,
             }
             let read = scratch.filled();
+            self.heard |= !read.is_empty();
             self.ahead = if self.ahead.is_empty() { Bytes::copy_from_slice(read) } else { [&self.ahead, read].concat().into() };
             Poll::Ready(Ok(read.len()))
         })

@@ -1,6 +1,6 @@
 //! Plain HTTP through to a backend: an endpoint picked, a connection found or made, the exchange, the answer streamed back.
 //!
-//! It never knows hosts or paths: the location is decided, the request line printed. `http` calls it; `upgrade` shares [`connect`].
+//! It never knows hosts or paths: the location is decided, the request line printed. `http` calls it; `upgrade` shares [`find`].
 
 pub mod send;
 #[cfg(test)]
@@ -28,7 +28,10 @@ use crate::{
     dial::{self, DialError, TlsFault},
     live::Secured,
     model::EndpointKey,
-    telemetry::LocationMetrics,
+    telemetry::{
+        LocationMetrics,
+        retries::{Retried, Retry},
+    },
 };
 use send::{Answered, Failure, Upload, exchange};
 
@@ -66,7 +69,7 @@ pub struct Route<'a> {
 pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Response<Body>, Refusal> {
     let expects = prepare(outgoing);
     let head = Bytes::from(std::mem::take(&mut outgoing.head));
-    let (mut lease, mut connection) = connect(route, Some(route.pool)).await?;
+    let (mut lease, mut connection) = find(route, Some(route.pool), &mut search(route)).await?;
     loop {
         *endpoint = Some(Arc::clone(lease.endpoint()));
         let failure = match exchange(&mut connection, head.clone(), &mut outgoing.upload, expects, route.response).await {
@@ -76,7 +79,9 @@ pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut 
         match failure {
             // It was closed at the other end while the request was on its way, which nobody has read then.
             Failure::Backend(Fault::Closed(_)) if connection.is_reused() && outgoing.method.is_idempotent() && !outgoing.upload.touched => {
-                (lease, connection) = again(route, lease).await?;
+                let again = again(route, lease).await;
+                route.metrics.retries.inc(Retried::Stale, Retry::of(&again));
+                (lease, connection) = again?;
             }
             failure => return Err(refusal(route, lease.endpoint(), failure)),
         }
@@ -85,22 +90,19 @@ pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut 
 
 /// The same endpoint by a new connection; another one if that fails.
 async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), Refusal> {
-    let mut search = Search::new(route.target, route.ask, route.metrics);
+    let mut search = search(route);
     match fresh(route, &lease).await {
         Ok(connection) => Ok((lease, connection)),
         Err(error) => {
             search.pass_over(lease, error)?;
-            find(route, None, search).await
+            find(route, None, &mut search).await
         }
     }
 }
 
-/// A connection to an endpoint of the route: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
-pub async fn connect(route: &Route<'_>, pool: Option<&Arc<Pool>>) -> Result<(Lease, Connection), Refusal> {
-    find(route, pool, Search::new(route.target, route.ask, route.metrics)).await
-}
-
-async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_>) -> Result<(Lease, Connection), Refusal> {
+/// A connection to the next endpoint of a search: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
+pub async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, search: &mut Search<'_>) -> Result<(Lease, Connection), Refusal> {
+    let mut first = true;
     loop {
         let lease = search.pick()?;
         let endpoint = lease.endpoint();
@@ -110,11 +112,21 @@ async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, mut search: Search<'_
         {
             return Ok((lease, connection));
         }
-        match fresh(route, &lease).await {
+        let connected = fresh(route, &lease).await;
+        if !first {
+            route.metrics.retries.inc(Retried::Connect, Retry::of(&connected));
+        }
+        first = false;
+        match connected {
             Ok(connection) => return Ok((lease, connection)),
             Err(error) => search.pass_over(lease, error)?,
         }
     }
+}
+
+/// A search among the endpoints of a route.
+pub fn search<'a>(route: &Route<'a>) -> Search<'a> {
+    Search::new(route.target, route.ask, route.metrics)
 }
 
 async fn fresh(route: &Route<'_>, lease: &Lease) -> Result<Connection, DialError> {

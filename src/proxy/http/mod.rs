@@ -29,6 +29,7 @@ use super::{
         forwarded::{self, Hop, X_REQUEST_ID},
         hop,
     },
+    hold,
     refuse::Refusal,
     sent::{Entry, Sent},
     upgrade::{self, Outcome, Switch, Tunnelled, handshake, handshake::Expected},
@@ -255,8 +256,13 @@ impl Session {
         let Spec { timeouts, .. } = &**spec;
         let purpose = if upgrade.is_some() { Purpose::Tunnel } else { Purpose::Request };
         let ask = Ask { now: exchange.started, wish: belonging.wish, purpose };
+        let account = limiter.account();
+        let hold::Way { target, turn } = match purpose {
+            Purpose::Tunnel => hold::way(&self.proxy, target, timeouts.hold, account, &served.metrics).await?,
+            Purpose::Request => hold::Way { target: Arc::clone(target), turn: None },
+        };
         let route = Route {
-            target,
+            target: &target,
             ask,
             secured: &served.secured,
             metrics: &served.metrics,
@@ -285,9 +291,11 @@ impl Session {
                     Wanted::WebSocket => Expected::websocket(&headers),
                     Wanted::Opaque(token) => Expected::opaque(&token),
                 };
-                let by = exchange.started + timeouts.handshake;
+                // The time it was held is none of the handshake's.
+                let by = Instant::now() + timeouts.handshake;
                 let outgoing = upgrade::Outgoing { method: parts.method, head, headers, expected, by };
-                match Box::pin(upgrade::upgrade(&route, spec, outgoing, &mut exchange.endpoint)).await? {
+                let carried = Box::pin(upgrade::upgrade(&route, spec, account, outgoing, &mut exchange.endpoint));
+                match hold::begin(turn, carried).await? {
                     Outcome::Answered(response) => Ok(response),
                     Outcome::Switched(response, switch) => {
                         exchange.switch = Some(switch);

@@ -16,19 +16,23 @@ use http::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    backend::{Connection, Fault, head},
+    backend::{Answer, Connection, Fault, head},
     body::Body,
-    forward::{Route, closed, connect, streamed},
+    forward::{Route, closed, find, search, streamed},
     headers::hop,
     refuse::Refusal,
 };
 use crate::{
-    balance::{Endpoint, Lease, Slot},
+    balance::{Endpoint, Lease, Slot, limit::Account},
     live::Served,
     model::route::Proxy as Spec,
+    telemetry::retries::{Retried, Retry},
     tunnel::{self, Identity, Kind, Opening, Permit, Registry, Socket},
 };
 use handshake::Expected;
+
+/// How often a handshake is tried again that was cut before any byte of its answer.
+const MOST_RETRIES: u32 = 2;
 
 /// A handshake whose location is decided, ready to go.
 pub struct Outgoing {
@@ -77,10 +81,16 @@ pub struct Tunnelled<'a> {
     pub log: Option<Box<str>>,
 }
 
-/// Carries a handshake to an endpoint. `endpoint` is told as soon as there is one.
-pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Outcome, Refusal> {
+/// Carries a handshake to an endpoint. `endpoint` is told as soon as there is one; retries are paid for by `account`.
+pub async fn upgrade(
+    route: &Route<'_>,
+    spec: &Spec,
+    account: &Account,
+    outgoing: Outgoing,
+    endpoint: &mut Option<Arc<Endpoint>>,
+) -> Result<Outcome, Refusal> {
     let by = outgoing.by;
-    match timeout_at(by, carry(route, spec, outgoing, endpoint)).await {
+    match timeout_at(by, carry(route, spec, account, outgoing, endpoint)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             route.metrics.endpoint_failures.inc("handshake_timeout");
@@ -89,23 +99,22 @@ pub async fn upgrade(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoin
     }
 }
 
-async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Outcome, Refusal> {
+async fn carry(
+    route: &Route<'_>,
+    spec: &Spec,
+    account: &Account,
+    outgoing: Outgoing,
+    endpoint: &mut Option<Arc<Endpoint>>,
+) -> Result<Outcome, Refusal> {
     let Outgoing { method, mut head, headers, expected, .. } = outgoing;
-    // A handshake never goes over a connection that has carried something else.
-    let (lease, mut connection) = connect(route, None).await?;
-    *endpoint = Some(Arc::clone(lease.endpoint()));
     head::fields(&mut head, &headers);
     drop(headers);
     head::field(&mut head, "Upgrade", expected.token());
     head::field(&mut head, "Connection", "Upgrade");
     head::framing(&mut head, &method, super::backend::Framing::None);
     head::end(&mut head);
-    let answer = match connection.write(&head).await {
-        Ok(()) => connection.read_final_head().await,
-        Err(error) => Err(Fault::Closed(error)),
-    };
+    let (lease, connection, answer) = ask(route, account, &head, endpoint).await?;
     drop(head);
-    let answer = answer.map_err(|fault| failed(route, lease.endpoint(), &fault))?;
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
         let endpoint = Arc::clone(lease.endpoint());
         let answered = streamed(&method, answer, connection, lease, None).map_err(|fault| failed(route, &endpoint, &fault))?;
@@ -132,6 +141,49 @@ async fn carry(route: &Route<'_>, spec: &Spec, outgoing: Outgoing, endpoint: &mu
         false => Kind::Opaque,
     };
     Ok(Outcome::Switched(response, Switch { kind, lease, backend: connection }))
+}
+
+/// The answer to a handshake. Of endpoints that end the connection before a byte of one, as one does that is about to go, the next is asked:
+/// nobody has served it then.
+async fn ask(
+    route: &Route<'_>,
+    account: &Account,
+    head: &[u8],
+    endpoint: &mut Option<Arc<Endpoint>>,
+) -> Result<(Lease, Connection, Answer), Refusal> {
+    let retries = &route.metrics.retries;
+    let mut search = search(route);
+    let (mut cut, mut left) = (None, MOST_RETRIES);
+    loop {
+        // A handshake never goes over a connection that has carried something else.
+        let found = find(route, None, &mut search).await;
+        if cut.is_some() && found.is_err() {
+            retries.inc(Retried::Cut, Retry::Failed);
+        }
+        // Where there is no other one, what is told is why the last one failed.
+        let (lease, mut connection) = found.map_err(|refusal| cut.unwrap_or(refusal))?;
+        *endpoint = Some(Arc::clone(lease.endpoint()));
+        let answer = match connection.write(head).await {
+            Ok(()) => connection.read_final_head().await,
+            Err(error) => Err(Fault::Closed(error)),
+        };
+        if cut.is_some() {
+            retries.inc(Retried::Cut, Retry::of(&answer));
+        }
+        let refusal = match answer {
+            Ok(answer) => return Ok((lease, connection, answer)),
+            Err(fault) => failed(route, lease.endpoint(), &fault),
+        };
+        if refusal != Refusal::BackendClosed || !connection.is_silent() || left == 0 {
+            return Err(refusal);
+        }
+        if !account.may_retry(Instant::now()) {
+            retries.inc(Retried::Cut, Retry::OverBudget);
+            return Err(refusal);
+        }
+        search.leave(&lease);
+        (cut, left) = (Some(refusal), left - 1);
+    }
 }
 
 fn failed(route: &Route<'_>, endpoint: &Endpoint, fault: &Fault) -> Refusal {
