@@ -35,7 +35,7 @@ use super::{
     upgrade::{self, Outcome, Switch, Tunnelled, handshake, handshake::Expected},
 };
 use crate::{
-    balance::{Ask, Endpoint, Purpose, Slot},
+    balance::{Ask, Endpoint, Purpose, Slot, Target},
     live::Served,
     model::{
         balancing::Affinity,
@@ -254,22 +254,6 @@ impl Session {
         exchange.belonging = belonging;
         drop(located);
         let Spec { timeouts, .. } = &**spec;
-        let purpose = if upgrade.is_some() { Purpose::Tunnel } else { Purpose::Request };
-        let ask = Ask { now: exchange.started, wish: belonging.wish, purpose };
-        let account = limiter.account();
-        let hold::Way { target, turn } = match purpose {
-            Purpose::Tunnel => hold::way(&self.proxy, target, timeouts.hold, account, &served.metrics).await?,
-            Purpose::Request => hold::Way { target: Arc::clone(target), turn: None },
-        };
-        let route = Route {
-            target: &target,
-            ask,
-            secured: &served.secured,
-            metrics: &served.metrics,
-            pool: &self.proxy.pool,
-            connect: timeouts.connect,
-            response: timeouts.response,
-        };
         let mut headers = std::mem::take(&mut parts.headers);
         match upgrade {
             None => {
@@ -277,6 +261,8 @@ impl Session {
                 let upload = Upload::new(body, &headers, self.phase.clone(), spec.limits.request_body).ok_or(Refusal::BodyTooLarge)?;
                 self.edit(&mut headers, &parts, &served, exchange);
                 let mut outgoing = forward::Outgoing { method: parts.method, head, headers, upload };
+                let ask = Ask { now: exchange.started, wish: belonging.wish, purpose: Purpose::Request };
+                let route = self.route(&served, spec, target, ask);
                 let answered = forward(&route, &mut outgoing, &mut exchange.endpoint).await;
                 exchange.received = outgoing.upload.received;
                 answered.map(|answer| match &exchange.endpoint {
@@ -291,11 +277,18 @@ impl Session {
                     Wanted::WebSocket => Expected::websocket(&headers),
                     Wanted::Opaque(token) => Expected::opaque(&token),
                 };
-                // The time it was held is none of the handshake's.
-                let by = Instant::now() + timeouts.handshake;
-                let outgoing = upgrade::Outgoing { method: parts.method, head, headers, expected, by };
-                let carried = Box::pin(upgrade::upgrade(&route, spec, account, outgoing, &mut exchange.endpoint));
-                match hold::begin(turn, carried).await? {
+                let (method, ask) = (parts.method, Ask { now: exchange.started, wish: belonging.wish, purpose: Purpose::Tunnel });
+                // Boxed: a request that is no handshake does not pay for its room.
+                let outcome = Box::pin(async {
+                    let account = limiter.account();
+                    let hold::Way { target, turn } = hold::way(&self.proxy, target, timeouts.hold, account, &served.metrics).await?;
+                    let route = self.route(&served, spec, &target, ask);
+                    // The time it was held is none of the handshake's.
+                    let by = Instant::now() + timeouts.handshake;
+                    let outgoing = upgrade::Outgoing { method, head, headers, expected, by };
+                    hold::begin(turn, upgrade::upgrade(&route, spec, account, outgoing, &mut exchange.endpoint)).await
+                });
+                match outcome.await? {
                     Outcome::Answered(response) => Ok(response),
                     Outcome::Switched(response, switch) => {
                         exchange.switch = Some(switch);
@@ -303,6 +296,19 @@ impl Session {
                     }
                 }
             }
+        }
+    }
+
+    /// The way to an endpoint of `target`.
+    fn route<'a>(&'a self, served: &'a Served, spec: &Spec, target: &'a Target, ask: Ask) -> Route<'a> {
+        Route {
+            target,
+            ask,
+            secured: &served.secured,
+            metrics: &served.metrics,
+            pool: &self.proxy.pool,
+            connect: spec.timeouts.connect,
+            response: spec.timeouts.response,
         }
     }
 
