@@ -9,6 +9,7 @@ mod server;
 mod tunnels;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -24,8 +25,9 @@ use tokio::runtime::Handle;
 
 pub use self::{ask::ask_for_pods, server::serve};
 use crate::{
+    balance::PoolView,
     live::Live,
-    model::{pod::PodTunnels, sight},
+    model::{PoolKey, pod::PodTunnels, sight},
     telemetry::{Metrics, expose, metrics::Detail},
     tunnel::{Reason, Registry},
 };
@@ -113,7 +115,8 @@ impl State {
 
     fn scrape(&self) -> Answer {
         let snapshot = Arc::clone(&self.live.load());
-        match expose::expose(&self.metrics, observe::observe(&snapshot, &self.registry, self.detail)) {
+        let health = self.live.balancer().health();
+        match expose::expose(&self.metrics, observe::observe(&snapshot, &health, &self.registry, self.detail)) {
             Ok(page) => answer(StatusCode::OK, expose::CONTENT_TYPE, page),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be printed: {error}\n")),
         }
@@ -124,9 +127,11 @@ impl State {
         struct Shown<'a> {
             generation: u64,
             table: &'a crate::model::Table,
+            /// By pool.
+            health: BTreeMap<PoolKey, PoolView>,
         }
         let snapshot = Arc::clone(&self.live.load());
-        json(&Shown { generation: snapshot.generation, table: &snapshot.table })
+        json(&Shown { generation: snapshot.generation, table: &snapshot.table, health: self.live.balancer().health() })
     }
 
     fn tunnels(&self, query: &str) -> Answer {

@@ -2,10 +2,13 @@
 //!
 //! It never counts on the data path. `/metrics` asks it.
 
+use std::collections::BTreeMap;
+
 use crate::{
+    balance::PoolView,
     live::Snapshot,
     model::{
-        ObjectRef,
+        ObjectRef, PoolKey,
         upstream::{EndpointState, PoolSpec},
     },
     telemetry::metrics::{CertificateExpiry, Detail, LocationLabels, Observed, PoolSize},
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// How things stand now.
-pub(super) fn observe(snapshot: &Snapshot, registry: &Registry, detail: Detail) -> Observed {
+pub(super) fn observe(snapshot: &Snapshot, health: &BTreeMap<PoolKey, PoolView>, registry: &Registry, detail: Detail) -> Observed {
     let table = &snapshot.table;
     let certificates = table.certs.iter().map(|(secret, cert)| CertificateExpiry {
         namespace: (&*secret.namespace).into(),
@@ -25,7 +28,7 @@ pub(super) fn observe(snapshot: &Snapshot, registry: &Registry, detail: Detail) 
         drains_pending: registry.pending(),
         tunnel_panics: registry.panics(),
         certificates: certificates.collect(),
-        pools: table.pools.iter().map(|(pool, spec)| size(pool.to_string().into(), spec)).collect(),
+        pools: table.pools.iter().map(|(pool, spec)| size(pool.to_string().into(), spec, health.get(pool))).collect(),
         endpoint_limits: endpoint_limits(snapshot).collect(),
     }
 }
@@ -48,12 +51,14 @@ fn endpoint_limits(snapshot: &Snapshot) -> impl Iterator<Item = (LocationLabels,
     locations.chain(tcp)
 }
 
-fn size(pool: Box<str>, spec: &PoolSpec) -> PoolSize {
+fn size(pool: Box<str>, spec: &PoolSpec, health: Option<&PoolView>) -> PoolSize {
     let count = |state| spec.endpoints.iter().filter(|endpoint| endpoint.state == state).count() as u64;
     PoolSize {
         pool,
         ready: count(EndpointState::Ready),
         draining: count(EndpointState::Draining),
         not_ready: count(EndpointState::NotReady),
+        resting: health.map_or(0, |view| view.resting as u64),
+        failing: health.map_or(0, |view| view.failing as u64),
     }
 }

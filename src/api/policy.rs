@@ -167,10 +167,10 @@ pub struct SourceIp {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
-    /// Asks every endpoint at intervals. [default: none]
+    /// Asks every endpoint at intervals. Locations that share a Service share what is found. [default: none]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveHealthCheck>,
-    /// Counts the failures of connections. [default: 3 failures, 10s]
+    /// Counts the failures of connections and handshakes. Of locations that share a Service the strictest counts. [default: 3 failures, 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<PassiveHealthCheck>,
 }
@@ -200,7 +200,7 @@ pub struct ActiveHealthCheck {
     #[schemars(range(min = 1, max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy: Option<u32>,
-    /// So many failures in a row take an endpoint out. [default: 3]
+    /// So many failures in a row take an endpoint out; where all are out, all serve. [default: 3]
     #[schemars(range(min = 1, max = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unhealthy: Option<u32>,
@@ -220,15 +220,15 @@ pub enum HealthCheckType {
     Tcp,
 }
 
-/// Counts the failures of connections.
+/// Counts the failures of connections and handshakes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PassiveHealthCheck {
-    /// So many failures in a row rest an endpoint; 0 is off. [default: 3]
+    /// So many failures within failTimeout, not outnumbered by successes since the first of them, rest an endpoint; never more than half of them rest; 0 is off. [default: 3]
     #[schemars(range(min = 0, max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_fails: Option<u32>,
-    /// How long it rests, more than 0s. [default: 10s]
+    /// How long failures count, and how long an endpoint rests before one request tries it; more than 0s. [default: 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]
     pub fail_timeout: Option<Duration>,

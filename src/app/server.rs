@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{keys, settings, threads::Threads};
 use crate::{
     admin,
-    balance::{Balancer, Share},
+    balance::{self, Balancer, Share},
     cli::{ADMIN_BIND, Controller, Flags, OPS_BIND, Publish, Translation},
     control,
     k8s::{
@@ -110,9 +110,10 @@ impl Server {
         let metrics = Arc::<Metrics>::default();
         let written = CancellationToken::new();
         let (access, writing) = start_access_log(flags, &metrics, &control, &written);
-        let balancer = Balancer::new();
+        let balancer = Balancer::with(Arc::clone(&metrics));
         let share = Arc::clone(balancer.share());
-        let live = Live::new(balancer, Arc::clone(&metrics));
+        let live = Live::new(Arc::clone(&balancer), Arc::clone(&metrics));
+        control.handle().spawn(balance::health::probe::run(balancer, Arc::clone(&metrics)));
         let registry = Registry::new(access.clone());
         let settings = settings::proxy(flags, static_root(&source), layout(&source));
         let proxy = Proxy::new(settings, Arc::clone(&live), Arc::clone(&registry), Arc::clone(&metrics), access);

@@ -4,11 +4,12 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use super::{
     affinity,
+    health::{Check, PoolHealth, Proof, Symptom, probe::Fault},
     slab::{Slab, Slot},
 };
 use crate::model::{EndpointKey, upstream::Pod};
@@ -26,7 +27,9 @@ pub struct Endpoint {
     /// What affinity knows it by: the same on every replica and after a restart.
     pub identity: u64,
     pub(super) slot: Slot,
-    failures: AtomicU64,
+    health: Arc<PoolHealth>,
+    /// Failures stand against it: what goes well is to be told, too.
+    accused: AtomicBool,
     slab: Arc<Slab>,
 }
 
@@ -35,10 +38,11 @@ pub struct Endpoint {
 pub struct Lease(Arc<Endpoint>);
 
 impl Endpoint {
-    pub(super) fn new(key: EndpointKey, pod: Option<Arc<Pod>>, slab: &Arc<Slab>) -> Arc<Self> {
+    pub(super) fn new(key: EndpointKey, pod: Option<Arc<Pod>>, slab: &Arc<Slab>, health: &Arc<PoolHealth>) -> Arc<Self> {
         let slot = slab.take();
         let identity = affinity::identity(key.address, pod.as_deref());
-        Arc::new(Self { key, pod, number: slot.number, identity, slot, failures: AtomicU64::new(0), slab: slab.clone() })
+        let (health, slab) = (health.clone(), slab.clone());
+        Arc::new(Self { key, pod, number: slot.number, identity, slot, health, accused: AtomicBool::new(false), slab })
     }
 
     /// How many leases are open.
@@ -46,14 +50,31 @@ impl Endpoint {
         self.slot.open.load(Ordering::Relaxed)
     }
 
-    /// Counts a failure that is the endpoint's: refused, timed out, broken handshake. Never one of ours.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+    /// A tunnel broke off as soon as it was there.
+    pub fn broke_off(&self) {
+        self.failed(Symptom::Tunnel, "tunnel", false);
     }
 
-    /// How many failures were counted.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+    /// A request failed on it.
+    pub(super) fn failed(&self, symptom: Symptom, reason: &'static str, on_trial: bool) {
+        self.accused.store(self.health.failed(self.number, symptom, reason, on_trial), Ordering::Relaxed);
+    }
+
+    /// A request went well on it.
+    pub(super) fn succeeded(&self, proof: Proof, on_trial: bool) {
+        if on_trial || self.accused.load(Ordering::Relaxed) {
+            self.accused.store(self.health.succeeded(self.number, proof, on_trial), Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody will know how its trial went.
+    pub(super) fn abandoned(&self) {
+        self.health.abandoned(self.number);
+    }
+
+    /// What a check of it found.
+    pub(super) fn checked(&self, check: &Check, found: Result<(), &Fault>) {
+        self.health.checked(self.number, check, found);
     }
 
     /// Whether it is passed over while others can be had.
@@ -64,6 +85,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
+        self.health.forget(self.number);
         self.slab.give(self.number);
     }
 }
@@ -93,7 +115,8 @@ impl Lease {
     }
 
     fn alone(key: EndpointKey, pod: Option<Arc<Pod>>) -> Self {
-        let endpoint = Endpoint::new(key, pod, &Arc::default());
+        let health = PoolHealth::new(key.pool.clone(), Arc::default(), Arc::default());
+        let endpoint = Endpoint::new(key, pod, &Arc::default(), &Arc::new(health));
         endpoint.slot.open.fetch_add(1, Ordering::Relaxed);
         Self(endpoint)
     }

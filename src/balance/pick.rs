@@ -14,6 +14,7 @@ use super::{
     Pool, Pools,
     affinity::{self, Pin, Wish},
     endpoint::{Endpoint, Lease},
+    health::Attempt,
     policy::{Field, Rules},
     split::Split,
 };
@@ -170,6 +171,41 @@ impl Target {
     /// Whether the endpoint of a pin is about to go, and answers what is pinned to it until then.
     pub fn still_serves(&self, pin: &Pin) -> bool {
         self.pools.iter().flatten().any(|pool| pool.serving.iter().any(|endpoint| endpoint.identity == pin.endpoint))
+    }
+
+    /// Picks as [`pick`](Self::pick) does, but that an endpoint which has rested long enough is tried by the first request that may go there.
+    pub fn attempt(&self, ask: &Ask, tried: &Tried) -> Result<Attempt, PickError> {
+        match self.trial(ask, tried) {
+            Some(trial) => Ok(trial),
+            None => self.pick(ask, tried).map(Attempt::new),
+        }
+    }
+
+    fn trial(&self, ask: &Ask, tried: &Tried) -> Option<Attempt> {
+        // A request that has failed once is not to fail twice.
+        if !tried.is_empty() {
+            return None;
+        }
+        let mut pools = self.split.indices().filter_map(|index| self.pools[index].as_ref());
+        let pool = pools.find(|pool| pool.health.is_due(pool.common.millis(ask.now)))?;
+        let rules = Rules { ejected_too: true, ..self.rules(pool, ask.now) };
+        let endpoint = match ask.wish {
+            Wish::Anyone => pool.health.claim(rules.now, pool.ready()),
+            Wish::Key(key) => {
+                let home = self.split.indices().min_by(|a, b| self.distance(key, *a).total_cmp(&self.distance(key, *b)))?;
+                if !self.pools[home].as_ref().is_some_and(|home| Arc::ptr_eq(home, pool)) {
+                    return None;
+                }
+                let first = Field::new(&pool.ready, tried, rules).pick_by_key(key)?;
+                return pool.health.claim(rules.now, [first.endpoint()]).is_some().then(|| Attempt::trial(first));
+            }
+            Wish::Pin(pin) => pool.health.claim(rules.now, pool.find(pin.endpoint)),
+        }?;
+        let lease = Lease::open_below(endpoint, rules.limit);
+        if lease.is_none() {
+            endpoint.abandoned();
+        }
+        lease.map(Attempt::trial)
     }
 
     /// Picks an endpoint that was not tried, and counts it as open.

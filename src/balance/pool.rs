@@ -1,13 +1,12 @@
 //! The endpoints of one pool, in the groups that picks go through.
 //!
-//! It never knows policies or requests. `Balancer` builds one for each pool of a table; targets hold them; health checks eject and readmit.
+//! It never knows policies or requests. `Balancer` builds one for each pool of a table; targets hold them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Share, endpoint::Endpoint, slab::Slot};
+use super::{Share, endpoint::Endpoint, health::PoolHealth, slab::Slot};
 use crate::model::{PoolKey, upstream::PoolSpec};
 
 /// The endpoints of one pool.
@@ -26,6 +25,8 @@ pub struct Pool {
     pub(super) serving: Box<[Arc<Endpoint>]>,
     /// Those that take nothing at all. Held, so that they are the same ones when they are ready again.
     pub(super) resting: Box<[Arc<Endpoint>]>,
+    /// Which of them are out.
+    pub(super) health: Arc<PoolHealth>,
     pub(super) common: Arc<Common>,
 }
 
@@ -36,8 +37,6 @@ pub(super) struct Common {
     epoch: Instant,
     /// Our part of limits of the installation.
     pub(super) share: Arc<Share>,
-    /// One ejection at a time: that of the last endpoint of an allowed half is decided once.
-    ejecting: Mutex<()>,
 }
 
 /// Endpoints, with what picks read of them side by side.
@@ -59,25 +58,6 @@ impl Pool {
         self.ready.endpoints.iter().chain(&self.serving).chain(&self.resting)
     }
 
-    /// Takes a ready endpoint out of the picks of every target, until it is readmitted: it gets a request only if no other can. False where
-    /// half of the pool would be out then, and nothing was done.
-    pub fn eject(&self, endpoint: &Endpoint) -> bool {
-        let _one_at_a_time = self.common.ejecting.lock();
-        let others = self.ready().iter().filter(|other| other.number != endpoint.number);
-        let out = others.filter(|other| other.is_ejected()).count() + 1;
-        let allowed = out * 2 <= self.ready().len();
-        if allowed {
-            endpoint.slot.eject();
-        }
-        allowed
-    }
-
-    /// Lets an ejected endpoint take requests again, as a new one does.
-    pub fn readmit(&self, endpoint: &Endpoint, now: Instant) {
-        let handicap = handicap(self.ready().iter().filter(|other| other.number != endpoint.number && !other.is_ejected()));
-        endpoint.slot.admit(self.common.millis(now), handicap);
-    }
-
     /// The ready endpoint of an identity.
     pub(super) fn find(&self, identity: u64) -> Option<&Arc<Endpoint>> {
         let index = self.ready.identities.iter().position(|known| *known == identity)?;
@@ -89,17 +69,20 @@ impl Pool {
 const BELOW_MEAN: u32 = 10;
 
 /// What a new endpoint counts for beside its leases, at first: so that it does not get every client that comes.
-pub(super) fn handicap<'a>(others: impl Iterator<Item = &'a Arc<Endpoint>>) -> u32 {
-    let (sum, count) = others.fold((0u64, 0u64), |(sum, count), other| (sum + u64::from(other.open()), count + 1));
+pub(super) fn handicap<'a>(others: impl Iterator<Item = &'a Slot>) -> u32 {
+    let (sum, count) = others.fold((0u64, 0u64), |(sum, count), other| (sum + u64::from(other.open.load(Relaxed)), count + 1));
     let mean = sum.checked_div(count).unwrap_or_default();
     u32::try_from(mean).unwrap_or(u32::MAX).saturating_sub(BELOW_MEAN)
 }
 
-impl Common {
-    pub(super) fn new(share: Arc<Share>) -> Self {
-        Self { epoch: Instant::now(), share, ejecting: Mutex::new(()) }
+impl Default for Common {
+    /// Its time begins now.
+    fn default() -> Self {
+        Self { epoch: Instant::now(), share: Arc::default() }
     }
+}
 
+impl Common {
     /// A time as slots count it.
     pub(super) fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)

@@ -98,6 +98,11 @@ impl Live {
         Arc::new(Self { current, generation, replaced, balancer, clients, metrics, publishing: Mutex::new(()) })
     }
 
+    /// The owner of the endpoints.
+    pub fn balancer(&self) -> &Arc<Balancer> {
+        &self.balancer
+    }
+
     /// What is served now. Drop the guard before the next await.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()

@@ -22,6 +22,7 @@ fn location(name: &str, weights: &[(&str, u32)]) -> Arc<route::Location> {
     let proxy = Proxy {
         backends: weights.iter().map(|(service, weight)| Backend { pool: pool(service), weight: *weight, tls: None }).collect(),
         balancing: Balancing::default(),
+        health: Default::default(),
         rewrite: None,
         host: None,
         timeouts: Timeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(15), response: None, idle: None, hold: None },
@@ -171,6 +172,7 @@ fn layer_four_is_served_by_the_index_of_the_router() {
             tls: TcpTls::None,
             backends: vec![Backend { pool: pool(service), weight: 1, tls: None }],
             balancing: Balancing::default(),
+            health: Default::default(),
             proxy_protocol: None,
             connect: Duration::from_secs(5),
             idle: None,

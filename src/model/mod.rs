@@ -5,6 +5,7 @@
 pub mod balancing;
 pub mod bygone;
 pub mod cert;
+pub mod health;
 pub mod id;
 pub mod keys;
 pub mod limits;

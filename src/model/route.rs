@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     LocationKey, ObjectRef, PoolKey,
     balancing::Balancing,
+    health::HealthCheck,
     limits::{Access, Limits},
     table::{HostPattern, HostTls},
     tls::BackendTls,
@@ -143,6 +144,8 @@ pub struct Proxy {
     pub rewrite: Option<Rewrite>,
     /// The Host sent on; the client's where absent.
     pub host: Option<Arc<str>>,
+    /// How an endpoint is found to be ill.
+    pub health: HealthCheck,
     /// Deadlines; `None` is never.
     pub timeouts: Timeouts,
     /// What holds for WebSockets.
@@ -465,6 +468,8 @@ pub struct TcpRoute {
     /// How an endpoint is picked.
     #[serde(flatten)]
     pub balancing: Balancing,
+    /// How an endpoint is found to be ill.
+    pub health: HealthCheck,
     /// The PROXY header sent to the backend.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// To connect to one endpoint.

@@ -35,6 +35,7 @@ pub fn proxied() -> route::Proxy {
     route::Proxy {
         backends: vec![Backend { pool: pool(), weight: 1, tls: None }],
         balancing: Balancing { policy: Policy::RoundRobin, ..Balancing::default() },
+        health: Default::default(),
         rewrite: None,
         host: None,
         timeouts: Timeouts {

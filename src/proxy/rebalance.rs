@@ -348,6 +348,7 @@ mod tests {
             tls: TcpTls::None,
             backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
             balancing: Balancing::default(),
+            health: Default::default(),
             proxy_protocol: None,
             connect: Duration::from_secs(5),
             idle: None,

@@ -2,8 +2,10 @@
 //!
 //! It never knows protocols, nor how an endpoint is connected to. `forward` searches for requests and handshakes, `tcp` for layer 4.
 
+use std::sync::Arc;
+
 use crate::{
-    balance::{Ask, Lease, PickError, Target, Tried},
+    balance::{Ask, Attempt, Endpoint, PickError, Symptom, Target, Tried},
     dial::{DialError, TlsFault},
     telemetry::LocationMetrics,
 };
@@ -60,8 +62,8 @@ impl<'a> Search<'a> {
     }
 
     /// The next endpoint to connect to.
-    pub fn pick(&self) -> Result<Lease, Unreached> {
-        self.target.pick(&self.ask, &self.tried).map_err(|error| match error {
+    pub fn pick(&self) -> Result<Attempt, Unreached> {
+        self.target.attempt(&self.ask, &self.tried).map_err(|error| match error {
             PickError::NoBackends => Unreached::NoBackends,
             PickError::NoReadyEndpoint => Unreached::NoReadyEndpoint,
             PickError::Full => Unreached::Full,
@@ -74,13 +76,12 @@ impl<'a> Search<'a> {
     }
 
     /// An endpoint could not be connected to. It is not picked again, and its failure is counted; where the fault is ours, the search ends.
-    pub fn pass_over(&mut self, lease: Lease, error: DialError) -> Result<(), Unreached> {
-        let endpoint = lease.endpoint();
+    pub fn pass_over(&mut self, mut attempt: Attempt, error: DialError) -> Result<(), Unreached> {
+        let endpoint = attempt.endpoint();
         tracing::info!(pool = %endpoint.key.pool, %error, "endpoint passed over");
         if error.is_ours() {
             return Err(Unreached::Exhausted(error));
         }
-        endpoint.failed();
         self.metrics.endpoint_failures.inc(error.token());
         self.last = match error {
             DialError::Timeout(_) => Last::TimedOut,
@@ -88,11 +89,12 @@ impl<'a> Search<'a> {
             _ => Last::Refused,
         };
         self.tried.add(endpoint);
+        attempt.failed(Symptom::Connect, error.token());
         Ok(())
     }
 
     /// An endpoint was connected to and is not to be picked again; what it failed with was counted.
-    pub fn leave(&mut self, lease: &Lease) {
-        self.tried.add(lease.endpoint());
+    pub fn leave(&mut self, endpoint: &Arc<Endpoint>) {
+        self.tried.add(endpoint);
     }
 }

@@ -18,7 +18,7 @@ use super::{
     search::{Search, Unreached},
 };
 use crate::{
-    balance::{Ask, Lease, Over, Purpose, Slot},
+    balance::{Ask, Lease, Over, Proof, Purpose, Slot},
     dial::{self, DialError},
     live::ServedTcp,
     model::EndpointKey,
@@ -63,10 +63,14 @@ async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, Sock
     let ask = Ask { now: Instant::now(), wish, purpose: Purpose::Tunnel };
     let mut search = Search::new(&served.target, ask, &served.metrics);
     loop {
-        let lease = search.pick()?;
-        match reach(served, client, &lease.endpoint().key).await {
-            Ok(backend) => return Ok((lease, backend)),
-            Err(error) => search.pass_over(lease, error)?,
+        let mut attempt = search.pick()?;
+        match reach(served, client, &attempt.endpoint().key).await {
+            Ok(backend) => {
+                // Of layer 4 nothing more is known.
+                attempt.succeeded(Proof::Answered);
+                return Ok((attempt.into_lease(), backend));
+            }
+            Err(error) => search.pass_over(attempt, error)?,
         }
     }
 }

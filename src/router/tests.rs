@@ -186,6 +186,7 @@ fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
         tls,
         backends: Vec::new(),
         balancing: Balancing::default(),
+        health: Default::default(),
         proxy_protocol: None,
         connect: std::time::Duration::from_secs(5),
         idle: None,
@@ -260,6 +261,7 @@ fn subprotocols_and_upgrades_pass_as_listed() {
     let proxy = Proxy {
         backends: Vec::new(),
         balancing: Balancing::default(),
+        health: Default::default(),
         rewrite: None,
         host: None,
         timeouts: route::Timeouts {

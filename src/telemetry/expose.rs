@@ -153,7 +153,24 @@ impl Scrape {
                 let states = [("ready", pool.ready), ("draining", pool.draining), ("not_ready", pool.not_ready)];
                 states.iter().try_for_each(|(state, count)| series.gauge(&[("pool", &*pool.pool), ("state", *state)], signed(*count)))
             })
-        })
+        })?;
+        page.gauges(
+            "pool_endpoints_unhealthy",
+            "Ready endpoints of a pool that get no requests while others can, by why",
+            None,
+            |series| {
+                self.observed.pools.iter().try_for_each(|pool| {
+                    let causes = [("resting", pool.resting), ("failing", pool.failing)];
+                    causes.iter().try_for_each(|(cause, count)| series.gauge(&[("pool", &*pool.pool), ("cause", *cause)], signed(*count)))
+                })
+            },
+        )?;
+        page.tally(
+            "endpoint_ejections",
+            "Endpoints taken out because they are ill, trials that failed included",
+            &self.metrics.endpoint_ejections,
+        )?;
+        page.outcomes("health_checks", "Active health checks by what they found", &self.metrics.health_checks)
     }
 
     fn requests(&self, page: &mut Page<'_>) -> Result<(), Error> {
@@ -374,6 +391,8 @@ mod tests {
         metrics.connections_refused.inc("tls_handshake");
         metrics.accept_pauses.inc("descriptors");
         metrics.replica_drain_deadline.set(1_800_000_000);
+        metrics.endpoint_ejections.inc("server_error");
+        metrics.health_checks.inc("well");
         let labels = LocationLabels { route_namespace: "default".into(), route: "chat".into(), location: "/ws".into() };
         let to = |endpoint_pod: Option<&str>| TunnelLabels {
             location: labels.clone(),
@@ -387,7 +406,7 @@ mod tests {
             drains_pending: [("pod_terminating", 4)].into(),
             tunnel_panics: 1,
             certificates: vec![CertificateExpiry { namespace: "default".into(), secret: "shop".into(), not_after: 1_800_000_000 }],
-            pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0 }],
+            pools: vec![PoolSize { pool: "default/chat:80".into(), ready: 2, draining: 1, not_ready: 0, resting: 1, failing: 0 }],
             endpoint_limits: vec![(metrics.locations()[0].0.clone(), 334)],
         };
         let page = expose(&metrics, observed).unwrap();
@@ -423,6 +442,9 @@ mod tests {
             r#"carrick_drains_pending{reason="pod_terminating"} 4"#.into(),
             r#"carrick_certificate_expiry_timestamp_seconds{namespace="default",secret="shop"} 1800000000"#.into(),
             r#"carrick_pool_endpoints{pool="default/chat:80",state="ready"} 2"#.into(),
+            r#"carrick_pool_endpoints_unhealthy{pool="default/chat:80",cause="resting"} 1"#.into(),
+            "carrick_endpoint_ejections_total{reason=\"server_error\"} 1".into(),
+            "carrick_health_checks_total{result=\"well\"} 1".into(),
         ] {
             assert!(page.lines().any(|printed| printed == line), "{line}\nnot in\n{page}");
         }

@@ -56,6 +56,10 @@ pub struct Metrics {
     pub connections_refused: Tally,
     /// Times accepting stopped, by reason (`descriptors`, `max_connections`, `error`).
     pub accept_pauses: Tally,
+    /// Endpoints that were taken out of the picks because they are ill, by what was the last straw (`refused`, `server_error`, `check`…).
+    pub endpoint_ejections: Tally,
+    /// Active health checks by what they found (`well`, `refused`, `status`…).
+    pub health_checks: Tally,
     /// Lines of the access log that were dropped because nobody took them in time.
     pub access_log_dropped: Counter,
     /// Names of sessions that were read from answers, and where those are.
@@ -480,6 +484,10 @@ pub struct PoolSize {
     pub draining: u64,
     /// Take nothing.
     pub not_ready: u64,
+    /// Of those that are ready: rest after failures of requests.
+    pub resting: u64,
+    /// Of those that are ready: fail an active health check.
+    pub failing: u64,
 }
 
 #[cfg(test)]

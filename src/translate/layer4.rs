@@ -7,12 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     HasHttps, Options, allowance, balancing,
     build::Draft,
+    health,
     limits::{access, limits},
     location::{CONNECT, IDLE, drain, positive, rebalance},
     ownership::{Owners, Permit},
     references::Context,
     status::Problem,
-    unsupported, values,
+    values,
 };
 use crate::{
     api::{self, IntOrString, Reason, TcpTlsMode},
@@ -153,16 +154,7 @@ impl Entry {
         if hosts.is_empty() {
             hosts.push(HostPattern::Any);
         }
-        let mut problems = Vec::new();
-        let later = unsupported::of_tcp(spec);
-        let backends = if later.is_empty() {
-            let (backends, missing) = context.backends(&id.namespace, &spec.backends, Application::Opaque);
-            problems.extend(missing);
-            backends
-        } else {
-            problems.push(Problem::not_yet(format!("{}: {}", label(spec), later.join(" and "))));
-            Vec::new()
-        };
+        let (backends, mut problems) = context.backends(&id.namespace, &spec.backends, Application::Opaque);
         let invalid = |wrong: String| Problem::invalid(format!("{}: {wrong}", label(spec)));
         if passes_through(spec) && spec.backends.iter().any(|backend| backend.tls.is_some()) {
             return Err(invalid("tls.mode Passthrough leaves TLS to the client and the backend: leave backends[].tls out".to_owned()));
@@ -177,6 +169,7 @@ impl Entry {
             tls,
             backends,
             balancing: balancing(spec).map_err(invalid)?,
+            health: health::health(spec.health_check.as_ref(), None).map_err(invalid)?,
             proxy_protocol: spec.proxy_protocol.map(|version| match version {
                 api::ProxyProtocol::V1 => ProxyProtocol::V1,
                 api::ProxyProtocol::V2 => ProxyProtocol::V2,

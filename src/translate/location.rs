@@ -6,12 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    balancing, defaults,
+    balancing, defaults, health,
     limits::{access, limits},
     references::Context,
     route::Route,
     status::{Problem, Report},
-    unsupported::{self, Serves},
     values,
 };
 use crate::{
@@ -97,6 +96,7 @@ pub(super) fn faults_of_defaults(route: &Route) -> impl Iterator<Item = String> 
         let faults = [
             balancing::balancing(policy.load_balancing.as_ref()).err(),
             balancing::affinity(policy.affinity.as_ref(), &PathPattern::Prefix("".into())).err(),
+            health::health(policy.health_check.as_ref(), None).err(),
             timeouts(policy.timeouts.as_ref()).err(),
             websocket(policy.websocket.as_ref()).err(),
             upgrades(policy.upgrades.as_ref()).err(),
@@ -212,11 +212,6 @@ fn action(
     policy: &ApiPolicy,
     warn: &mut dyn FnMut(Problem),
 ) -> Result<Action, Problem> {
-    let serves = if spec.backends.is_some() { Serves::Backends } else { Serves::Itself };
-    let later = unsupported::of_policy(policy, serves);
-    if !later.is_empty() {
-        return Err(Problem::not_yet(later.join(" and ")));
-    }
     match (&spec.backends, &spec.static_, &spec.redirect) {
         (Some(backends), None, None) => {
             let (backends, mut problems) = context.backends(namespace, backends, Application::Http);
@@ -235,11 +230,13 @@ fn action(
 /// Hands requests to backends, as a policy says.
 pub(super) fn proxy(backends: Vec<crate::model::route::Backend>, path: &PathPattern, policy: &ApiPolicy) -> Result<Proxy, String> {
     let balancing = balancing::balancing(policy.load_balancing.as_ref())?;
+    let host = policy.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref());
     Ok(Proxy {
         backends,
         balancing: Balancing { affinity: balancing::affinity(policy.affinity.as_ref(), path)?, ..balancing },
         rewrite: rewrite(policy.rewrite.as_ref(), path)?,
-        host: policy.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref()).map(Arc::from),
+        host: host.map(Arc::from),
+        health: health::health(policy.health_check.as_ref(), host)?,
         timeouts: timeouts(policy.timeouts.as_ref())?,
         websocket: websocket(policy.websocket.as_ref())?,
         upgrades: upgrades(policy.upgrades.as_ref())?,

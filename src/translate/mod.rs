@@ -17,6 +17,7 @@ mod configmap;
 mod defaults;
 mod endpoints;
 mod grants;
+mod health;
 mod index;
 mod layer4;
 mod limits;
@@ -32,7 +33,6 @@ mod route;
 mod secret;
 mod status;
 mod tls;
-mod unsupported;
 mod values;
 
 use std::{

@@ -103,11 +103,6 @@ impl Problem {
     pub fn pending(object: impl fmt::Display) -> Self {
         Self::new(Reason::Pending, format!("{object} is being looked up"))
     }
-
-    /// In the schema, but not built yet.
-    pub fn not_yet(field: impl fmt::Display) -> Self {
-        Self::new(Reason::NotYetSupported, format!("{field}: not supported yet, remove it"))
-    }
 }
 
 /// Collects what is wrong with one WsRoute while it is translated.

@@ -14,10 +14,13 @@ use std::{
 use super::{
     Identity,
     clock::Tick,
-    close::{End, Reason},
+    close::{End, Reason, Unclean},
     frame::Tally,
 };
-use crate::telemetry::metrics::{ByOpcode, Opcode, Side};
+use crate::telemetry::metrics::{ByOpcode, Initiator, Opcode, Side};
+
+/// A backend that is gone sooner than that after its 101 has not really answered the handshake.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// One tunnel in the registry.
 #[derive(Debug)]
@@ -223,6 +226,10 @@ impl Entry {
         }
         if let Some(unclean) = end.unclean {
             self.identity.metrics.unclean_ends.inc(unclean.label());
+        }
+        let is_cut = end.by == Initiator::Backend && end.unclean == Some(Unclean::BackendGone);
+        if is_cut && self.closing_since().min(now).since(self.opened) < AT_ONCE {
+            self.identity.lease.endpoint().broke_off();
         }
     }
 }

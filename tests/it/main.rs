@@ -19,6 +19,7 @@ mod drain_pods;
 mod echo;
 mod files;
 mod golden;
+mod health;
 mod http;
 mod layering;
 mod limits;

@@ -24,7 +24,7 @@ use super::{
     search::{Search, Unreached},
 };
 use crate::{
-    balance::{Ask, Endpoint, Lease, Target},
+    balance::{Ask, Attempt, Endpoint, Lease, Proof, Symptom, Target},
     dial::{self, DialError, TlsFault},
     live::Secured,
     model::EndpointKey,
@@ -69,57 +69,68 @@ pub struct Route<'a> {
 pub async fn forward(route: &Route<'_>, outgoing: &mut Outgoing, endpoint: &mut Option<Arc<Endpoint>>) -> Result<Response<Body>, Refusal> {
     let expects = prepare(outgoing);
     let head = Bytes::from(std::mem::take(&mut outgoing.head));
-    let (mut lease, mut connection) = find(route, Some(route.pool), &mut search(route)).await?;
+    let (mut attempt, mut connection) = find(route, Some(route.pool), &mut search(route)).await?;
     loop {
-        *endpoint = Some(Arc::clone(lease.endpoint()));
+        *endpoint = Some(Arc::clone(attempt.endpoint()));
         let failure = match exchange(&mut connection, head.clone(), &mut outgoing.upload, expects, route.response).await {
-            Ok(answered) => return respond(route, &outgoing.method, answered, connection, lease),
+            Ok(answered) => {
+                attempt.succeeded(Proof::Connected);
+                return respond(route, &outgoing.method, answered, connection, attempt.into_lease());
+            }
             Err(failure) => failure,
         };
         match failure {
             // It was closed at the other end while the request was on its way, which nobody has read then.
             Failure::Backend(Fault::Closed(_)) if connection.is_reused() && outgoing.method.is_idempotent() && !outgoing.upload.touched => {
-                let again = again(route, lease).await;
+                // Boxed: it is rare, and not to be held by every request.
+                let again = Box::pin(again(route, attempt)).await;
                 route.metrics.retries.inc(Retried::Stale, Retry::of(&again));
-                (lease, connection) = again?;
+                (attempt, connection) = again?;
             }
-            failure => return Err(refusal(route, lease.endpoint(), failure)),
+            failure => {
+                let (token, refusal) = refusal(route, attempt.endpoint(), &failure);
+                // How long an answer takes is up to what was asked, and a client's body is the client's.
+                if matches!(failure, Failure::Backend(_)) {
+                    attempt.failed(Symptom::Connect, token);
+                }
+                return Err(refusal);
+            }
         }
     }
 }
 
 /// The same endpoint by a new connection; another one if that fails.
-async fn again(route: &Route<'_>, lease: Lease) -> Result<(Lease, Connection), Refusal> {
+async fn again(route: &Route<'_>, attempt: Attempt) -> Result<(Attempt, Connection), Refusal> {
     let mut search = search(route);
-    match fresh(route, &lease).await {
-        Ok(connection) => Ok((lease, connection)),
+    match fresh(route, &attempt).await {
+        Ok(connection) => Ok((attempt, connection)),
         Err(error) => {
-            search.pass_over(lease, error)?;
+            search.pass_over(attempt, error)?;
             find(route, None, &mut search).await
         }
     }
 }
 
 /// A connection to the next endpoint of a search: an idle one, if it may be, else a new one. Endpoints that refuse are passed over.
-pub async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, search: &mut Search<'_>) -> Result<(Lease, Connection), Refusal> {
+pub async fn find(route: &Route<'_>, pool: Option<&Arc<Pool>>, search: &mut Search<'_>) -> Result<(Attempt, Connection), Refusal> {
     let mut first = true;
     loop {
-        let lease = search.pick()?;
-        let endpoint = lease.endpoint();
+        let attempt = search.pick()?;
+        let endpoint = attempt.endpoint();
         let client = route.secured.client(&endpoint.key.pool).map(Arc::as_ref);
         if let Some(pool) = pool
             && let Some(connection) = poll_fn(|cx| Poll::Ready(pool.take(endpoint, client, cx))).await
         {
-            return Ok((lease, connection));
+            return Ok((attempt, connection));
         }
-        let connected = fresh(route, &lease).await;
+        let connected = fresh(route, &attempt).await;
         if !first {
             route.metrics.retries.inc(Retried::Connect, Retry::of(&connected));
         }
         first = false;
         match connected {
-            Ok(connection) => return Ok((lease, connection)),
-            Err(error) => search.pass_over(lease, error)?,
+            Ok(connection) => return Ok((attempt, connection)),
+            Err(error) => search.pass_over(attempt, error)?,
         }
     }
 }
@@ -129,8 +140,8 @@ pub fn search<'a>(route: &Route<'a>) -> Search<'a> {
     Search::new(route.target, route.ask, route.metrics)
 }
 
-async fn fresh(route: &Route<'_>, lease: &Lease) -> Result<Connection, DialError> {
-    let EndpointKey { pool, address } = &lease.endpoint().key;
+async fn fresh(route: &Route<'_>, attempt: &Attempt) -> Result<Connection, DialError> {
+    let EndpointKey { pool, address } = &attempt.endpoint().key;
     let by = Instant::now() + route.connect;
     let socket = dial::connect(*address, route.connect).await?;
     match route.secured.client(pool) {
@@ -154,19 +165,18 @@ impl From<Unreached> for Refusal {
 }
 
 /// Counts and names what went wrong after a connection was there.
-fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: Failure) -> Refusal {
-    let (token, refusal) = match &failure {
-        Failure::Client(error) if is_timeout(error) => return Refusal::BodyTimeout,
-        Failure::Client(_) => return Refusal::InvalidBody,
-        Failure::TooLarge => return Refusal::BodyTooLarge,
+fn refusal(route: &Route<'_>, endpoint: &Endpoint, failure: &Failure) -> (&'static str, Refusal) {
+    let (token, refusal) = match failure {
+        Failure::Client(error) if is_timeout(error) => return ("", Refusal::BodyTimeout),
+        Failure::Client(_) => return ("", Refusal::InvalidBody),
+        Failure::TooLarge => return ("", Refusal::BodyTooLarge),
         Failure::Timeout => ("response_timeout", Refusal::ResponseTimeout),
         Failure::Backend(Fault::Closed(error)) => closed(error),
         Failure::Backend(Fault::Invalid(_)) => ("invalid_answer", Refusal::BackendInvalid),
     };
     tracing::info!(endpoint = %endpoint.key, ?failure, "no answer");
     route.metrics.endpoint_failures.inc(token);
-    endpoint.failed();
-    refusal
+    (token, refusal)
 }
 
 /// The label of metrics and the refusal for a backend that ended the connection. One that does not take our certificate says so only now.
@@ -210,7 +220,7 @@ fn respond(
     let endpoint = Arc::clone(lease.endpoint());
     let pool = (whole && !answer.last).then(|| Arc::clone(route.pool));
     let response = streamed(method, answer, connection, lease, pool);
-    let mut response = response.map_err(|fault| refusal(route, &endpoint, Failure::Backend(fault)))?;
+    let mut response = response.map_err(|fault| refusal(route, &endpoint, &Failure::Backend(fault)).1)?;
     if !whole {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -90,6 +90,7 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
         tls: TcpTls::None,
         backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
         balancing: Balancing { policy: Policy::RoundRobin, ..Balancing::default() },
+        health: Default::default(),
         proxy_protocol: None,
         connect: Duration::from_secs(5),
         idle: None,

@@ -68,6 +68,7 @@ fn table(routes: &[Route<'_>], pools: &[(&str, Endpoints<'_>)]) -> Table {
             tls: TcpTls::None,
             backends: services.iter().map(|service| Backend { pool: pool(service), weight: 1, tls: None }).collect(),
             balancing: Balancing::default(),
+            health: Default::default(),
             access: Default::default(),
             limits: Default::default(),
             proxy_protocol: None,

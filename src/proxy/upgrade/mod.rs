@@ -23,7 +23,7 @@ use super::{
     refuse::Refusal,
 };
 use crate::{
-    balance::{Endpoint, Lease, Slot, limit::Account},
+    balance::{Attempt, Endpoint, Lease, Proof, Slot, Symptom, limit::Account},
     live::Served,
     model::route::Proxy as Spec,
     telemetry::retries::{Retried, Retry},
@@ -89,42 +89,21 @@ pub async fn upgrade(
     outgoing: Outgoing,
     endpoint: &mut Option<Arc<Endpoint>>,
 ) -> Result<Outcome, Refusal> {
-    let by = outgoing.by;
-    match timeout_at(by, carry(route, spec, account, outgoing, endpoint)).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            route.metrics.endpoint_failures.inc("handshake_timeout");
-            Err(Refusal::HandshakeTimeout)
-        }
-    }
-}
-
-async fn carry(
-    route: &Route<'_>,
-    spec: &Spec,
-    account: &Account,
-    outgoing: Outgoing,
-    endpoint: &mut Option<Arc<Endpoint>>,
-) -> Result<Outcome, Refusal> {
-    let Outgoing { method, mut head, headers, expected, .. } = outgoing;
+    let Outgoing { method, mut head, headers, expected, by } = outgoing;
     head::fields(&mut head, &headers);
     drop(headers);
     head::field(&mut head, "Upgrade", expected.token());
     head::field(&mut head, "Connection", "Upgrade");
     head::framing(&mut head, &method, super::backend::Framing::None);
     head::end(&mut head);
-    let (lease, connection, answer) = ask(route, account, &head, endpoint).await?;
+    let (mut attempt, connection, answer) = ask(route, account, &head, by, endpoint).await?;
     drop(head);
+    judge(route, &mut attempt, &expected, &answer)?;
+    let lease = attempt.into_lease();
     if answer.status != StatusCode::SWITCHING_PROTOCOLS {
         let endpoint = Arc::clone(lease.endpoint());
-        let answered = streamed(&method, answer, connection, lease, None).map_err(|fault| failed(route, &endpoint, &fault))?;
+        let answered = streamed(&method, answer, connection, lease, None).map_err(|fault| failed(route, &endpoint, &fault).1)?;
         return Ok(Outcome::Answered(answered));
-    }
-    if let Err(lacking) = expected.verify(&answer) {
-        tracing::info!(endpoint = %lease.endpoint().key, lacking, "101 refused");
-        route.metrics.endpoint_failures.inc("bad_handshake");
-        lease.endpoint().failed();
-        return Err(Refusal::HandshakeInvalid);
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status;
@@ -149,30 +128,35 @@ async fn ask(
     route: &Route<'_>,
     account: &Account,
     head: &[u8],
+    by: Instant,
     endpoint: &mut Option<Arc<Endpoint>>,
-) -> Result<(Lease, Connection, Answer), Refusal> {
+) -> Result<(Attempt, Connection, Answer), Refusal> {
     let retries = &route.metrics.retries;
     let mut search = search(route);
     let (mut cut, mut left) = (None, MOST_RETRIES);
     loop {
         // A handshake never goes over a connection that has carried something else.
-        let found = find(route, None, &mut search).await;
+        let found = timeout_at(by, find(route, None, &mut search)).await.map_err(|_| timed_out(route))?;
         if cut.is_some() && found.is_err() {
             retries.inc(Retried::Cut, Retry::Failed);
         }
         // Where there is no other one, what is told is why the last one failed.
-        let (lease, mut connection) = found.map_err(|refusal| cut.unwrap_or(refusal))?;
-        *endpoint = Some(Arc::clone(lease.endpoint()));
-        let answer = match connection.write(head).await {
-            Ok(()) => connection.read_final_head().await,
-            Err(error) => Err(Fault::Closed(error)),
+        let (mut attempt, mut connection) = found.map_err(|refusal| cut.unwrap_or(refusal))?;
+        *endpoint = Some(Arc::clone(attempt.endpoint()));
+        let Ok(answer) = timeout_at(by, exchange(&mut connection, head)).await else {
+            attempt.failed(Symptom::Handshake, "handshake_timeout");
+            return Err(timed_out(route));
         };
         if cut.is_some() {
             retries.inc(Retried::Cut, Retry::of(&answer));
         }
         let refusal = match answer {
-            Ok(answer) => return Ok((lease, connection, answer)),
-            Err(fault) => failed(route, lease.endpoint(), &fault),
+            Ok(answer) => return Ok((attempt, connection, answer)),
+            Err(fault) => {
+                let (token, refusal) = failed(route, attempt.endpoint(), &fault);
+                attempt.failed(Symptom::Handshake, token);
+                refusal
+            }
         };
         if refusal != Refusal::BackendClosed || !connection.is_silent() || left == 0 {
             return Err(refusal);
@@ -181,25 +165,50 @@ async fn ask(
             retries.inc(Retried::Cut, Retry::OverBudget);
             return Err(refusal);
         }
-        search.leave(&lease);
+        search.leave(attempt.endpoint());
         (cut, left) = (Some(refusal), left - 1);
     }
 }
 
-fn failed(route: &Route<'_>, endpoint: &Endpoint, fault: &Fault) -> Refusal {
-    tracing::info!(endpoint = %endpoint.key, %fault, "handshake failed");
-    endpoint.failed();
-    match fault {
-        Fault::Closed(error) => {
-            let (token, refusal) = closed(error);
-            route.metrics.endpoint_failures.inc(token);
-            refusal
-        }
-        Fault::Invalid(_) => {
-            route.metrics.endpoint_failures.inc("invalid_answer");
-            Refusal::BackendInvalid
-        }
+/// Sends the handshake and reads the head of its final answer.
+async fn exchange(connection: &mut Connection, handshake: &[u8]) -> Result<Answer, Fault> {
+    connection.write(handshake).await.map_err(Fault::Closed)?;
+    connection.read_final_head().await
+}
+
+fn timed_out(route: &Route<'_>) -> Refusal {
+    route.metrics.endpoint_failures.inc("handshake_timeout");
+    Refusal::HandshakeTimeout
+}
+
+/// What the answer says of the endpoint. One that refuses is well, unless it says itself that it is not; a 101 must be the one that was asked for.
+fn judge(route: &Route<'_>, attempt: &mut Attempt, expected: &Expected, answer: &Answer) -> Result<(), Refusal> {
+    if answer.status.is_server_error() {
+        route.metrics.endpoint_failures.inc("server_error");
+        attempt.failed(Symptom::Handshake, "server_error");
+        return Ok(());
     }
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Err(lacking) = expected.verify(answer)
+    {
+        tracing::info!(endpoint = %attempt.endpoint().key, lacking, "101 refused");
+        route.metrics.endpoint_failures.inc("bad_handshake");
+        attempt.failed(Symptom::Handshake, "bad_handshake");
+        return Err(Refusal::HandshakeInvalid);
+    }
+    attempt.succeeded(Proof::Answered);
+    Ok(())
+}
+
+/// Counts and names what went wrong before there was an answer, or in it.
+fn failed(route: &Route<'_>, endpoint: &Endpoint, fault: &Fault) -> (&'static str, Refusal) {
+    tracing::info!(endpoint = %endpoint.key, %fault, "handshake failed");
+    let (token, refusal) = match fault {
+        Fault::Closed(error) => closed(error),
+        Fault::Invalid(_) => ("invalid_answer", Refusal::BackendInvalid),
+    };
+    route.metrics.endpoint_failures.inc(token);
+    (token, refusal)
 }
 
 impl Switch {
