@@ -87,8 +87,6 @@ pub enum Reason {
     PortNotAllowed,
     /// A listener of that name does not exist.
     ListenerNotFound,
-    /// A field this version does not act on: its location answers 503, the others serve.
-    NotYetSupported,
     /// Every reference resolves.
     ResolvedRefs,
     /// No such Service.

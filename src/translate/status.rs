@@ -22,9 +22,7 @@ const MESSAGE_OF_CONDITION: usize = 32768;
 /// The condition that a reason is given in.
 fn condition_of(reason: Reason) -> ConditionType {
     match reason {
-        Reason::Invalid | Reason::HostNotAllowed | Reason::PortNotAllowed | Reason::ListenerNotFound | Reason::NotYetSupported => {
-            ConditionType::Accepted
-        }
+        Reason::Invalid | Reason::HostNotAllowed | Reason::PortNotAllowed | Reason::ListenerNotFound => ConditionType::Accepted,
         Reason::Conflicted => ConditionType::Conflicted,
         _ => ConditionType::ResolvedRefs,
     }

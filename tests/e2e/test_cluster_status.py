@@ -19,7 +19,6 @@ MISTAKES = [
     ("an-address", {"locations": [{"path": "/an-address", "backends": [{"address": "example.com:80"}]}]}, {"Ready": "False", "ResolvedRefs": "AddressNotAllowed"}, "--allow-addresses"),
     ("wrong-listener", {"listeners": ["nowhere"]}, {"Ready": "False", "Accepted": "ListenerNotFound"}, "nowhere"),
     ("wrong-tcp-port", {"tcp": [{"port": 8999, "backends": [{"service": "backend", "port": "ws"}]}]}, {"Ready": "False", "Accepted": "PortNotAllowed"}, "8999"),
-    ("not-yet", {"locations": [location("/not-yet", "backend", limits={"connections": 5})]}, {"Ready": "False", "Accepted": "NotYetSupported"}, "limits"),
 ]
 
 
