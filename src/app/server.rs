@@ -370,7 +370,7 @@ fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &A
             handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
             if let Some(secret) = &controller.keys_secret {
                 let replace = move |seeds: &Seeds| keys.replace(seeds);
-                handle.spawn(k8s::keys::run(connection.clone(), secret.clone(), random, replace));
+                handle.spawn(k8s::keys::run(connection.clone(), secret.clone(), controller.lease_name.clone(), random, replace));
             }
             let (leading, is_leading) = watch::channel(false);
             let stop = CancellationToken::new();

@@ -4,7 +4,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    ByteString, Resource as _,
+    api::{coordination::v1::Lease, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Api, Error, api::PostParams};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
@@ -39,14 +43,16 @@ enum KeysError {
     Silent,
 }
 
-/// Tells the seeds of a Secret whenever they are others, and makes it where it is not there. `fresh` is a seed that nobody else has.
-pub async fn run(connection: Connection, name: ObjectRef, fresh: impl Fn() -> Seed, tell: impl Fn(&Seeds)) {
-    let secrets = Api::namespaced(connection.client, &name.namespace);
+/// Tells the seeds of a Secret whenever they are others, and makes it where it is not there. `fresh` is a seed that nobody else has; the Secret
+/// goes when the Lease of this name goes, which belongs to the release.
+pub async fn run(connection: Connection, name: ObjectRef, lease: String, fresh: impl Fn() -> Seed, tell: impl Fn(&Seeds)) {
+    let secrets = Api::namespaced(connection.client.clone(), &name.namespace);
+    let leases = Api::namespaced(connection.client, &name.namespace);
     let mut trouble = Trouble::new(format!("secret {name} with the keys that replicas share can not be read or made"));
     let mut backoff = Backoff::default();
     let mut told = None;
     loop {
-        let pause = match read_or_make(&secrets, &name, &fresh).await {
+        let pause = match read_or_make(&secrets, &name, &leases, &lease, &fresh).await {
             Ok(seeds) => {
                 trouble.is_over();
                 backoff.reset();
@@ -65,12 +71,24 @@ pub async fn run(connection: Connection, name: ObjectRef, fresh: impl Fn() -> Se
     }
 }
 
-async fn read_or_make(secrets: &Api<Secret>, name: &ObjectRef, fresh: impl Fn() -> Seed) -> Result<Seeds, KeysError> {
+async fn read_or_make(
+    secrets: &Api<Secret>,
+    name: &ObjectRef,
+    leases: &Api<Lease>,
+    lease: &str,
+    fresh: impl Fn() -> Seed,
+) -> Result<Seeds, KeysError> {
     if let Some(secret) = ask(secrets.get_opt(&name.name)).await? {
         return seeds(&secret);
     }
+    // A Secret in another namespace than the Lease belongs to nobody, and so does one that is made by a controller without a release.
+    let owner = ask(leases.get_opt(lease)).await.ok().flatten().as_ref().and_then(owner);
     let made = Secret {
-        metadata: ObjectMeta { name: Some(name.name.to_string()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.name.to_string()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
         data: Some(BTreeMap::from([(SEED.to_owned(), ByteString(fresh().0.to_vec()))])),
         type_: Some("carrick.dev/keys".to_owned()),
         ..Secret::default()
@@ -84,6 +102,16 @@ async fn read_or_make(secrets: &Api<Secret>, name: &ObjectRef, fresh: impl Fn() 
         Err(KeysError::Refused(Error::Api(status))) if status.code == 409 => seeds(&ask(secrets.get(&name.name)).await?),
         Err(error) => Err(error),
     }
+}
+
+fn owner(lease: &Lease) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: Lease::API_VERSION.to_owned(),
+        kind: Lease::KIND.to_owned(),
+        name: lease.metadata.name.clone()?,
+        uid: lease.metadata.uid.clone()?,
+        ..OwnerReference::default()
+    })
 }
 
 async fn ask<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, KeysError> {

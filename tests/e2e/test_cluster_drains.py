@@ -50,8 +50,7 @@ def told(cluster, namespace, pod):
 def test_a_pod_that_goes_tells_its_story(cluster, release, namespace):
     serve(cluster, release, namespace, "patient", 2, arguments=["--linger=40s"], grace=30)
     with crowd(release, "patient", 40) as held:
-        victim = max(pods(cluster, namespace, "patient"), key=held.servers("patient").get)
-        open_before = held.servers("patient")[victim]
+        ((victim, open_before),) = held.servers("patient").most_common(1)
         kubectl("delete", "pod", victim, "-n", namespace, "--wait=false")
         story = until(lambda: (notes := told(cluster, namespace, victim)) and "DrainEnded" in notes and notes, f"the end of {victim}", 60)
         (began,), (ended,) = story["DrainStarted"], story["DrainEnded"]
@@ -67,7 +66,7 @@ def test_a_pod_that_goes_tells_its_story(cluster, release, namespace):
 def test_a_pod_that_does_not_wait_is_a_warning(cluster, release, namespace):
     serve(cluster, release, namespace, "hasty", 2, grace=30)
     with crowd(release, "hasty", 30) as held:
-        victim = max(pods(cluster, namespace, "hasty"), key=held.servers("hasty").get)
+        ((victim, _),) = held.servers("hasty").most_common(1)
         kubectl("delete", "pod", victim, "-n", namespace, "--wait=false")
         story = until(lambda: (notes := told(cluster, namespace, victim)) and "DrainEnded" in notes and notes, f"the end of {victim}", 60)
         (warning,) = story["EndpointGoneBeforeDrain"]

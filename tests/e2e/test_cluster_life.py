@@ -40,6 +40,13 @@ def crowd(application, carrick):
         yield crowd
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_it_was(cluster, carrick):
+    """The release is shared: other tests find it with its own values."""
+    yield
+    replaced(cluster, carrick, carrick.upgrade)
+
+
 class Event:
     """From before a change until messages flow again everywhere: what became of the sockets."""
 
