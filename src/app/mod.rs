@@ -2,6 +2,8 @@
 //!
 //! The one module that sees all others; nothing is decided here. `main` calls [`run`], the tests start [`Server`]s.
 
+mod addresses;
+mod controlling;
 mod echo;
 mod keys;
 mod probe;
@@ -23,7 +25,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-pub use server::{Addresses, Server, Source};
+pub use addresses::Addresses;
+pub use server::{Server, Source};
 
 use crate::{
     api, check,

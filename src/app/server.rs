@@ -1,8 +1,6 @@
 //! One running Carrick: the data side on its runtime, the control side on its own, and the order in which they end.
 
 use std::{
-    collections::BTreeSet,
-    fmt,
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -17,41 +15,31 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::{
-    runtime::Handle,
-    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{keys, settings, threads::Threads};
+use super::{
+    addresses::Addresses,
+    controlling::{self, Controlling, Leader, Seen},
+    keys, settings,
+    threads::Threads,
+};
 use crate::{
     admin,
-    balance::{self, Balancer, Share},
+    balance::{self, Balancer},
     cli::{ADMIN_BIND, Controller, Flags, OPS_BIND, Publish, Translation},
-    control,
-    k8s::{
-        self,
-        peers::{Peers, Sight},
-    },
     live::Live,
-    manifests,
-    model::{ObjectRef, keys::Seeds},
     proxy::{
         Proxy,
         files::Layout,
-        keys::{Keyring, random},
-        listen::{self, Bound, Listening},
-        rebalance,
-        retire::{self, AskFate},
+        listen::{self, Listening},
+        rebalance, retire,
     },
     telemetry::{AccessLog, Metrics, metrics::Detail},
-    translate::Change,
     tunnel::{Order, Reason, Registry},
 };
-
-/// Changes that wait for the control loop; whoever has more of them waits.
-const CHANGES: usize = 1024;
 
 /// How long the tunnels may take to answer once we are told to go at once.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -62,9 +50,6 @@ const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(2);
 
 /// How long connections that are still there at the drain timeout have to see their FIN.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// How long giving the Lease back may take.
-const RESIGNING: Duration = Duration::from_secs(3);
 
 /// Where the objects come from.
 pub enum Source {
@@ -136,7 +121,7 @@ impl Server {
         let leaving = Leaving::of(&source);
         let keys = Arc::clone(&proxy.keys);
         let seen = Seen { live: Arc::clone(&live), registry: Arc::clone(&registry), share, keys, metrics: Arc::clone(&metrics) };
-        let Controlling { leader, ask } = start_control(&control, flags, source, &addresses, seen)?;
+        let Controlling { leader, ask } = controlling::start(&control, flags, source, &addresses, seen)?;
         data.handle().spawn(retire::run(Arc::clone(&live), Arc::clone(&registry), ask));
         data.handle().spawn(rebalance::run(Arc::clone(&live), Arc::clone(&registry)));
         Ok(Self {
@@ -309,149 +294,6 @@ impl Leaving {
     }
 }
 
-/// The candidate for the Lease.
-struct Leader {
-    stop: CancellationToken,
-    running: JoinHandle<()>,
-}
-
-impl Leader {
-    /// Gives the Lease back, so that another replica writes at once.
-    async fn resign(self) {
-        self.stop.cancel();
-        if timeout(RESIGNING, self.running).await.is_err() {
-            tracing::warn!("the Lease could not be given back: another replica takes it when it ends");
-        }
-    }
-}
-
-/// The control side, as far as the rest has to do with it.
-#[derive(Default)]
-struct Controlling {
-    leader: Option<Leader>,
-    /// Who knows what becomes of Pods.
-    ask: Option<AskFate>,
-}
-
-/// What the control side has of the data side.
-struct Seen {
-    live: Arc<Live>,
-    registry: Arc<Registry>,
-    share: Arc<Share>,
-    keys: Arc<Keyring>,
-    metrics: Arc<Metrics>,
-}
-
-fn start_control(threads: &Threads, flags: &Flags, source: Source, addresses: &Addresses, seen: Seen) -> anyhow::Result<Controlling> {
-    let Seen { live, registry, share, keys, metrics } = seen;
-    let (send, changes) = mpsc::channel(CHANGES);
-    let (latest, _) = watch::channel(Arc::default());
-    let handle = threads.handle();
-    let mut controlling = Controlling::default();
-    let options = match source {
-        Source::Manifests { paths, translation } => {
-            handle.spawn(manifests::watch(paths, send));
-            settings::server_options(flags, &translation, addresses)
-        }
-        Source::Text(text) => {
-            handle.spawn(feed(text, send));
-            settings::server_options(flags, &Translation::default(), addresses)
-        }
-        Source::Cluster(controller) => {
-            let access = settings::access(&controller.cluster);
-            let connection = threads.block_on(async move { k8s::connect(&access).await })?;
-            let scope = settings::scope(&controller.cluster);
-            controlling.ask = Some(ask_fate(handle, k8s::pods::Pods::new(&connection, scope.clone())));
-            match (&controller.zone, &controller.node_name) {
-                (Some(zone), _) => send_zone(&send, zone),
-                (None, Some(node)) => drop(handle.spawn(k8s::zone::tell(connection.clone(), node.clone(), send.clone()))),
-                (None, None) => {}
-            }
-            handle.spawn(k8s::watch::run(connection.clone(), scope, send, latest.subscribe(), Arc::clone(&metrics)));
-            if let Some(secret) = &controller.keys_secret {
-                let replace = move |seeds: &Seeds| keys.replace(seeds);
-                handle.spawn(k8s::keys::run(connection.clone(), secret.clone(), controller.lease_name.clone(), random, replace));
-            }
-            let (leading, is_leading) = watch::channel(false);
-            let stop = CancellationToken::new();
-            let running = handle.spawn(k8s::lease::run(
-                connection.clone(),
-                settings::lease(&controller),
-                leading,
-                stop.clone(),
-                Arc::clone(&metrics),
-            ));
-            controlling.leader = Some(Leader { stop, running });
-            let sources = k8s::leader::Sources {
-                latest: latest.subscribe(),
-                leading: is_leading,
-                peers: controller.peers_service.clone().map(|service| follow_peers(handle, &connection, service, share)),
-                sight: sight(registry, addresses.ops()),
-            };
-            handle.spawn(k8s::leader::run(connection, settings::leader(&controller), sources, Arc::clone(&metrics)));
-            settings::controller_options(flags, &controller.cluster, addresses)
-        }
-    };
-    handle.spawn(control::run(changes, options, live, metrics, latest));
-    Ok(controlling)
-}
-
-/// Has the control side ask the API server about Pods: its connections live there.
-fn ask_fate(control: &Handle, pods: k8s::pods::Pods) -> AskFate {
-    let (control, pods) = (control.clone(), Arc::new(pods));
-    Arc::new(move |pod| {
-        let pods = Arc::clone(&pods);
-        let asked = control.spawn(async move { pods.fate(&pod).await });
-        // A control side that has ended knows nothing.
-        Box::pin(async move { asked.await.ok().flatten() })
-    })
-}
-
-/// The replicas behind a Service of ours, each of which has its share of what the installation may do.
-fn follow_peers(handle: &Handle, connection: &k8s::Connection, service: ObjectRef, share: Arc<Share>) -> watch::Receiver<Peers> {
-    let (known, peers) = watch::channel(Peers::None);
-    handle.spawn(k8s::peers::follow(connection.clone(), service, known));
-    let mut watched = peers.clone();
-    handle.spawn(async move {
-        while watched.changed().await.is_ok() {
-            if let Some(ready) = k8s::peers::ready(&watched.borrow_and_update()) {
-                share.set_replicas(ready);
-            }
-        }
-    });
-    peers
-}
-
-/// How the tunnels of all replicas are seen: ours in the registry, those of others by their ops ports.
-fn sight(registry: Arc<Registry>, ours: Option<SocketAddr>) -> Sight {
-    Sight {
-        departures: registry.departures(),
-        own: Arc::new(move || registry.pods()),
-        ask: Arc::new(move |replica| Box::pin(admin::ask_for_pods(replica, ours))),
-    }
-}
-
-/// Nothing is in the channel yet: there is room.
-fn send_zone(changes: &mpsc::Sender<Change>, zone: &str) {
-    if changes.try_send(Change::Zone(zone.into())).is_err() {
-        tracing::error!(zone, "the zone could not be handed over");
-    }
-}
-
-/// Hands a text over, and keeps the channel open: it is all there ever is.
-async fn feed(text: String, changes: mpsc::Sender<Change>) {
-    let (objects, faults) = manifests::parse(&text);
-    for fault in faults {
-        tracing::error!("{fault}");
-    }
-    for change in objects {
-        if changes.send(change).await.is_err() {
-            return;
-        }
-    }
-    changes.closed().await;
-}
-
 /// Files of a cluster's namespaces lie apart.
 fn layout(source: &Source) -> Layout {
     match source {
@@ -469,68 +311,4 @@ fn static_root(source: &Source) -> Option<PathBuf> {
     } else {
         first.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
     })
-}
-
-/// Where a server listens.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    bound: Vec<Bound>,
-    ops: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-}
-
-impl Addresses {
-    /// Plain HTTP of the default listener.
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.find(|bound| !bound.https && &*bound.listener == "default")
-    }
-
-    /// HTTPS of the default listener.
-    pub fn https(&self) -> Option<SocketAddr> {
-        self.find(|bound| bound.https && &*bound.listener == "default")
-    }
-
-    /// Plain HTTP of a listener.
-    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
-        self.find(|bound| !bound.https && &*bound.listener == name)
-    }
-
-    /// `/livez`, `/readyz`, `/metrics`.
-    pub fn ops(&self) -> Option<SocketAddr> {
-        self.ops
-    }
-
-    /// `/debug`.
-    pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
-    }
-
-    /// The listeners, and whether each has an HTTPS port.
-    pub fn listeners(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
-        self.bound.iter().map(|bound| (&bound.listener, self.bound.iter().any(|other| other.https && other.listener == bound.listener)))
-    }
-
-    /// Every port that is ours.
-    pub fn ports(&self) -> BTreeSet<u16> {
-        self.bound.iter().map(|bound| bound.address).chain(self.ops).chain(self.admin).map(|address| address.port()).collect()
-    }
-
-    fn find(&self, is_it: impl Fn(&&Bound) -> bool) -> Option<SocketAddr> {
-        self.bound.iter().find(is_it).map(|bound| bound.address)
-    }
-}
-
-impl fmt::Display for Addresses {
-    /// A line each, for people and for programs that gave port 0.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Bound { listener, https, address } in &self.bound {
-            writeln!(f, "{} on {address} ({listener})", if *https { "https" } else { "http" })?;
-        }
-        for (what, address) in [("ops", self.ops), ("admin", self.admin)] {
-            if let Some(address) = address {
-                writeln!(f, "{what} on {address}")?;
-            }
-        }
-        Ok(())
-    }
 }

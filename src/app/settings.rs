@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::server::Addresses;
+use super::addresses::Addresses;
 use crate::{
     cli::{self, Check, Cluster, Controller, Explain, Flags, ListenerFlag, Switch, TcpPorts, Translation},
     k8s,
