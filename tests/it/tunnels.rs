@@ -123,7 +123,7 @@ async fn a_listing_says_what_a_socket_waits_for() {
         rows.len() == 1 && rows[0]["closes_in_seconds"].as_f64().is_some_and(|left| left > 3000.0 && left <= 3600.0)
     })
     .await;
-    assert!(tunnels(&gateway, &["list"]).await.contains("closes in 59m"));
+    eventually("the table says when", async || tunnels(&gateway, &["list"]).await.contains("closes in 59m")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
