@@ -8,7 +8,7 @@ use crate::{
     model::{
         PoolKey,
         balancing::Balancing,
-        route::{self, Drain, Match, PathPattern, Proxy, TcpTls, Timeouts, WebSocket},
+        route::{self, Drain, Match, PathPattern, Proxy, Timeouts, WebSocket},
         table::{Host, HostPattern, TcpPort},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -165,21 +165,9 @@ fn layer_four_is_served_by_the_index_of_the_router() {
     let (live, _) = live();
     let route = |name: &str, service: &str| {
         Arc::new(TcpRoute {
-            key: LocationKey { namespace: "default".into(), identity: name.into() },
             route: ObjectRef::new("default", "db"),
-            label: name.into(),
-            hosts: vec![HostPattern::Any],
-            tls: TcpTls::None,
             backends: vec![Backend { pool: pool(service), weight: 1, tls: None }],
-            balancing: Balancing::default(),
-            health: Default::default(),
-            proxy_protocol: None,
-            connect: Duration::from_secs(5),
-            idle: None,
-            access: Default::default(),
-            limits: Default::default(),
-            drain: Drain::default(),
-            rebalance: None,
+            ..TcpRoute::plain(name)
         })
     };
     let (one, two) = (TcpPort::Number(9000), TcpPort::Number(9001));

@@ -509,3 +509,27 @@ pub enum ProxyProtocol {
     /// Binary.
     V2,
 }
+
+#[cfg(test)]
+impl TcpRoute {
+    /// A route without a backend, for tests to fill in: bytes from any client, every default applied.
+    pub fn plain(label: &str) -> Self {
+        Self {
+            key: LocationKey { namespace: "default".into(), identity: label.into() },
+            route: ObjectRef::new("default", "edge"),
+            label: label.into(),
+            hosts: vec![HostPattern::Any],
+            tls: TcpTls::None,
+            backends: Vec::new(),
+            balancing: Balancing::default(),
+            health: HealthCheck::default(),
+            proxy_protocol: None,
+            connect: Duration::from_secs(5),
+            idle: None,
+            access: Access::default(),
+            limits: Limits::default(),
+            drain: Drain::default(),
+            rebalance: None,
+        }
+    }
+}

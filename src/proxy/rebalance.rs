@@ -253,9 +253,8 @@ mod tests {
     use super::*;
     use crate::model::{
         ObjectRef,
-        balancing::Balancing,
-        route::{Drain, TcpRoute, TcpTls},
-        table::{HostPattern, TcpPort},
+        route::TcpRoute,
+        table::TcpPort,
         upstream::{EndpointSpec, PoolSpec},
     };
 
@@ -343,19 +342,9 @@ mod tests {
         let route = TcpRoute {
             key: location(),
             route: ObjectRef::new("default", "edge"),
-            label: "tcp:9000".into(),
-            hosts: vec![HostPattern::Any],
-            tls: TcpTls::None,
             backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
-            balancing: Balancing::default(),
-            health: Default::default(),
-            proxy_protocol: None,
-            connect: Duration::from_secs(5),
-            idle: None,
-            access: Default::default(),
-            limits: Default::default(),
-            drain: Drain::default(),
             rebalance,
+            ..TcpRoute::plain("tcp:9000")
         };
         let endpoint = |(last, state): &(u8, EndpointState)| EndpointSpec::new(address(*last), *state);
         let spec = PoolSpec { endpoints: endpoints.iter().map(endpoint).collect() };

@@ -179,21 +179,11 @@ fn the_certificate_follows_the_name() {
 
 fn tcp_route(name: &str, hosts: &[&str], tls: TcpTls) -> Arc<TcpRoute> {
     Arc::new(TcpRoute {
-        key: LocationKey { namespace: "default".into(), identity: name.into() },
         route: ObjectRef::new("default", "db"),
-        label: name.into(),
         hosts: hosts.iter().map(|host| named(host)).collect(),
         tls,
         backends: Vec::new(),
-        balancing: Balancing::default(),
-        health: Default::default(),
-        proxy_protocol: None,
-        connect: std::time::Duration::from_secs(5),
-        idle: None,
-        access: Default::default(),
-        limits: Default::default(),
-        drain: route::Drain::default(),
-        rebalance: None,
+        ..TcpRoute::plain(name)
     })
 }
 

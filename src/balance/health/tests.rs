@@ -22,8 +22,8 @@ use crate::{
         LocationKey, ObjectRef, Table,
         balancing::Balancing,
         health::{HealthCheck, Question},
-        route::{Backend, Drain, TcpRoute, TcpTls},
-        table::{HostPattern, TcpPort},
+        route::{Backend, TcpRoute},
+        table::TcpPort,
         upstream::{EndpointSpec, EndpointState, Pod, PoolSpec},
     },
 };
@@ -203,19 +203,9 @@ fn table(endpoints: u8, passive: Option<Passive>, pod: Option<&str>) -> Table {
     let route = TcpRoute {
         key: LocationKey { namespace: "default".into(), identity: "tcp:9000".into() },
         route: ObjectRef::new("default", "app"),
-        label: "tcp:9000".into(),
-        hosts: vec![HostPattern::Any],
-        tls: TcpTls::None,
         backends: vec![Backend { pool: key(), weight: 1, tls: None }],
-        balancing: Balancing::default(),
         health: HealthCheck { passive, active: None },
-        proxy_protocol: None,
-        connect: Duration::from_secs(5),
-        idle: None,
-        access: Default::default(),
-        limits: Default::default(),
-        rebalance: None,
-        drain: Drain::default(),
+        ..TcpRoute::plain("tcp:9000")
     };
     Table {
         tcp: BTreeMap::from([(TcpPort::Number(9000), vec![Arc::new(route)])]),

@@ -17,10 +17,10 @@ use crate::{
     balance::Balancer,
     live::Live,
     model::{
-        Cert, LocationKey, ObjectRef, PoolKey, Table,
+        Cert, ObjectRef, PoolKey, Table,
         balancing::{Balancing, Policy},
         keys::{Seed, Seeds},
-        route::{Backend, Drain, ProxyProtocol as Version, TcpRoute, TcpTls},
+        route::{Backend, ProxyProtocol as Version, TcpRoute, TcpTls},
         table::{Host, HostPattern, HostTls, TlsVersion},
         upstream::{EndpointSpec, EndpointState, PoolSpec},
     },
@@ -83,21 +83,10 @@ fn route(label: &str, backends: &[SocketAddr]) -> (TcpRoute, PoolKey, Arc<PoolSp
     let mut endpoints: Vec<_> = backends.iter().map(|address| EndpointSpec::new(*address, state)).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     let route = TcpRoute {
-        key: LocationKey { namespace: "default".into(), identity: label.into() },
         route: ObjectRef::new("default", "edge"),
-        label: label.into(),
-        hosts: vec![HostPattern::Any],
-        tls: TcpTls::None,
         backends: vec![Backend { pool: pool.clone(), weight: 1, tls: None }],
         balancing: Balancing { policy: Policy::RoundRobin, ..Balancing::default() },
-        health: Default::default(),
-        proxy_protocol: None,
-        connect: Duration::from_secs(5),
-        idle: None,
-        access: Default::default(),
-        limits: Default::default(),
-        drain: Drain::default(),
-        rebalance: None,
+        ..TcpRoute::plain(label)
     };
     (route, pool, Arc::new(PoolSpec { endpoints }))
 }

@@ -5,10 +5,9 @@ use crate::{
     balance::Lease,
     model::{
         EndpointKey, ObjectRef, PoolKey, Table,
-        balancing::Balancing,
         bygone::{Bygone, Refused},
-        route::{Backend, DrainBy, TcpRoute, TcpTls},
-        table::{HostPattern, TcpPort},
+        route::{Backend, DrainBy, TcpRoute},
+        table::TcpPort,
         upstream::{EndpointSpec, EndpointState, Pod, PoolSpec},
     },
 };
@@ -63,19 +62,9 @@ fn table(routes: &[Route<'_>], pools: &[(&str, Endpoints<'_>)]) -> Table {
         let route = TcpRoute {
             key: location(name),
             route: ObjectRef::new("default", "edge"),
-            label: (*name).into(),
-            hosts: vec![HostPattern::Any],
-            tls: TcpTls::None,
             backends: services.iter().map(|service| Backend { pool: pool(service), weight: 1, tls: None }).collect(),
-            balancing: Balancing::default(),
-            health: Default::default(),
-            access: Default::default(),
-            limits: Default::default(),
-            proxy_protocol: None,
-            connect: SECOND * 5,
-            idle: None,
             drain: *drain,
-            rebalance: None,
+            ..TcpRoute::plain(name)
         };
         (TcpPort::Number(9000 + position as u16), vec![Arc::new(route)])
     };
