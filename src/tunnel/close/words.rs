@@ -112,6 +112,14 @@ impl Reason {
     }
 }
 
+/// The other end.
+pub(in crate::tunnel) fn other(side: Side) -> Side {
+    match side {
+        Side::Client => Side::Backend,
+        Side::Backend => Side::Client,
+    }
+}
+
 /// A Close to be written towards a side, now, after what passed before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goodbye {
