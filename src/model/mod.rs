@@ -15,6 +15,7 @@ pub mod pod;
 pub mod route;
 pub mod sight;
 pub mod table;
+pub mod tcp;
 pub mod tls;
 pub mod upstream;
 

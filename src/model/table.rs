@@ -6,13 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use super::{
-    Cert, ObjectRef, PoolKey,
-    id::serialize_as_display,
-    route::{Location, TcpRoute},
-    tls::ClientAuth,
-    upstream::PoolSpec,
-};
+use super::{Cert, ObjectRef, PoolKey, id::serialize_as_display, route::Location, tcp::TcpRoute, tls::ClientAuth, upstream::PoolSpec};
 
 /// Everything that is served. `Default` serves nothing: every request gets 404.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

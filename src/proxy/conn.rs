@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     live::ServedTcp,
-    model::{route::TcpTls, table::TcpPort},
+    model::{table::TcpPort, tcp::TcpTls},
     tunnel::{self, Socket},
 };
 

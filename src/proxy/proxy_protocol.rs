@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader};
 
-use crate::model::route::ProxyProtocol as Version;
+use crate::model::tcp::ProxyProtocol as Version;
 
 /// Longest header taken: version 2 with a client certificate's names and some TLVs of a cloud. The protocol would allow 64 KiB.
 pub const MAX: usize = 4096;

@@ -253,8 +253,8 @@ mod tests {
     use super::*;
     use crate::model::{
         ObjectRef,
-        route::TcpRoute,
         table::TcpPort,
+        tcp::TcpRoute,
         upstream::{EndpointSpec, PoolSpec},
     };
 

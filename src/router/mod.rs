@@ -40,9 +40,9 @@ use self::{
     paths::Paths,
 };
 use crate::model::{
-    Cert, LocationKey, Table,
-    route::{self, TcpRoute, TcpTls},
+    Cert, LocationKey, Table, route,
     table::{Host, HostPattern, TcpPort},
+    tcp::{TcpRoute, TcpTls},
 };
 
 /// What is asked of a request to decide where it goes.

@@ -9,8 +9,9 @@ use super::{explain::Verdict, *};
 use crate::model::{
     ObjectRef,
     balancing::Balancing,
-    route::{Action, Match, PathPattern, Proxy, TcpTls, UpgradeMatch, ValueMatch, ValuePattern},
+    route::{Action, Match, PathPattern, Proxy, UpgradeMatch, ValueMatch, ValuePattern},
     table::{HostTls, TlsVersion},
+    tcp::TcpTls,
 };
 
 fn location(name: &str, path: PathPattern, matching: Match) -> Arc<route::Location> {

@@ -25,8 +25,9 @@ use crate::{
     model::{
         Cert, ObjectRef, PoolKey, Table,
         bygone::Refused,
-        route::{Action, Location, Match, PathPattern, TcpRoute, TcpTls},
+        route::{Action, Location, Match, PathPattern},
         table::{Host, HostPattern, HostTls, TcpPort, TlsVersion},
+        tcp::{TcpRoute, TcpTls},
     },
 };
 

@@ -22,8 +22,8 @@ use crate::{
         balancing::Balancing,
         bygone::Refused,
         limits::Limits,
-        route::{ProxyProtocol, TcpRoute, TcpTls},
         table::{HostPattern, HostTls, TcpPort, TlsVersion},
+        tcp::{ProxyProtocol, TcpRoute, TcpTls},
         tls::Application,
     },
 };

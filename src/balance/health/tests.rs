@@ -22,8 +22,9 @@ use crate::{
         LocationKey, ObjectRef, Table,
         balancing::Balancing,
         health::{HealthCheck, Question},
-        route::{Backend, TcpRoute},
+        route::Backend,
         table::TcpPort,
+        tcp::TcpRoute,
         upstream::{EndpointSpec, EndpointState, Pod, PoolSpec},
     },
 };

@@ -6,8 +6,9 @@ use crate::{
     model::{
         EndpointKey, ObjectRef, PoolKey, Table,
         bygone::{Bygone, Refused},
-        route::{Backend, DrainBy, TcpRoute},
+        route::{Backend, DrainBy},
         table::TcpPort,
+        tcp::TcpRoute,
         upstream::{EndpointSpec, EndpointState, Pod, PoolSpec},
     },
 };
