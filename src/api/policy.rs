@@ -178,7 +178,7 @@ pub struct HealthCheck {
 /// Asks every endpoint at intervals.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.path) || (has(self.type) && self.type != 'TCP')", "path is for type WebSocket and HTTP")]))]
+#[schemars(extend("x-kubernetes-validations" = [rule("!has(self.path) || (has(self.type) && self.type != 'TCP')", "path is for type WebSocket and HTTP"), rule("!has(self.ping) || !self.ping || (has(self.type) && self.type == 'WebSocket')", "ping is for type WebSocket")]))]
 pub struct ActiveHealthCheck {
     /// WebSocket: a handshake gets 101. HTTP: a GET gets 2xx or 3xx. TCP: the connection opens. [default: TCP]
     #[serde(rename = "type")]
@@ -188,6 +188,9 @@ pub struct ActiveHealthCheck {
     #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// WebSocket: after its 101 the endpoint is sent a Ping, and must answer with its Pong. [default: false]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping: Option<bool>,
     /// The time from one check to the next, at least 1s. [default: 10s]
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [more_than_zero()]))]

@@ -50,7 +50,13 @@ pub struct Active {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Question {
     /// A handshake is to be answered with 101 and the right accept hash.
-    WebSocket(Page),
+    WebSocket {
+        /// Where it goes.
+        #[serde(flatten)]
+        page: Page,
+        /// A Ping after it is to be answered, too.
+        ping: bool,
+    },
     /// A GET is to be answered with 2xx or 3xx.
     Http(Page),
     /// The connection is to open, TLS included where there is any.

@@ -42,13 +42,17 @@ fn active(spec: &api::ActiveHealthCheck, host: Option<&str>) -> Result<Active, S
     }
     let path = values::path(spec.path.as_deref().unwrap_or("/")).map_err(|wrong| format!("healthCheck.active.path {wrong}"))?;
     let page = || Page { path: path.as_str().into(), host: host.map(Arc::from) };
+    let ping = spec.ping.unwrap_or(false);
     let question = match spec.type_.unwrap_or(HealthCheckType::Tcp) {
         HealthCheckType::Tcp if spec.path.is_some() => {
             return Err("healthCheck.active.path is for type WebSocket and HTTP: take it away, or say which of them is asked".to_owned());
         }
+        HealthCheckType::Tcp | HealthCheckType::Http if ping => {
+            return Err("healthCheck.active.ping is for type WebSocket: take it away, or ask for a WebSocket".to_owned());
+        }
         HealthCheckType::Tcp => Question::Tcp,
         HealthCheckType::Http => Question::Http(page()),
-        HealthCheckType::WebSocket => Question::WebSocket(page()),
+        HealthCheckType::WebSocket => Question::WebSocket { page: page(), ping },
     };
     let count = |field: &str, spec: Option<u32>, default| {
         NonZeroU32::new(spec.unwrap_or(default)).ok_or_else(|| format!("healthCheck.active.{field} is 0: write 1 or more"))
@@ -92,7 +96,8 @@ mod tests {
         assert_eq!((tcp.healthy.get(), tcp.unhealthy.get()), (1, 3));
         let page = |path: &str| Page { path: path.into(), host: Some("app.example".into()) };
         assert_eq!(active(json!({"type": "HTTP"})).question, Question::Http(page("/")));
-        assert_eq!(active(json!({"type": "WebSocket", "path": "/ws"})).question, Question::WebSocket(page("/ws")));
+        assert_eq!(active(json!({"type": "WebSocket", "path": "/ws"})).question, Question::WebSocket { page: page("/ws"), ping: false });
+        assert_eq!(active(json!({"type": "WebSocket", "ping": true})).question, Question::WebSocket { page: page("/"), ping: true });
     }
 
     #[test]
@@ -105,6 +110,8 @@ mod tests {
             (json!({"active": {"path": "/"}}), "active.path"),
             (json!({"active": {"type": "TCP", "path": "/"}}), "active.path"),
             (json!({"active": {"type": "HTTP", "path": "/%zz"}}), "active.path"),
+            (json!({"active": {"ping": true}}), "active.ping"),
+            (json!({"active": {"type": "HTTP", "ping": true}}), "active.ping"),
         ] {
             let wrong = of(spec.clone()).unwrap_err();
             assert!(wrong.contains(named), "{spec}: {wrong}");

@@ -4,17 +4,19 @@
 
 use std::{io, net::SocketAddr};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::{
-    client_async,
+    WebSocketStream, client_async_with_config,
     tungstenite::{
-        self,
+        self, Bytes, Message,
         client::IntoClientRequest as _,
+        error::ProtocolError,
         http::{HeaderValue, header::USER_AGENT},
-        protocol::{CloseFrame, frame::coding::CloseCode},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -29,6 +31,8 @@ const AGENT: &str = concat!("carrick-health/", env!("CARGO_PKG_VERSION"));
 const MOST: usize = 64 * 1024;
 /// Fields of an answer.
 const FIELDS: usize = 128;
+/// A message that an endpoint sends before its Pong: what may be held of it, many checks being made at once.
+const MESSAGE: usize = 1024 * 1024;
 
 /// Why an endpoint is not well.
 #[derive(Debug, thiserror::Error)]
@@ -85,27 +89,49 @@ async fn question(stream: impl AsyncRead + AsyncWrite + Unpin, at: SocketAddr, q
     match question {
         Question::Tcp => Ok(()),
         Question::Http(page) => get(stream, at, page).await,
-        Question::WebSocket(page) => handshake(stream, at, page).await,
+        Question::WebSocket { page, ping } => handshake(stream, at, page, *ping).await,
     }
 }
 
-/// A handshake, answered with 101 and the right accept hash; then a Close, as a client that has nothing more to say.
-async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin, at: SocketAddr, page: &Page) -> Result<(), Fault> {
+/// A handshake, answered with 101 and the right accept hash, and a Ping with its Pong where that is asked for; then a Close, as a client
+/// that has nothing more to say.
+async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin, at: SocketAddr, page: &Page, ping: bool) -> Result<(), Fault> {
     let request = format!("ws://{}{}", host(at, page), page.path).into_client_request();
     let mut request = request.map_err(|error| refused(at, error))?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    let (mut socket, _) = client_async(request, stream).await.map_err(|error| refused(at, error))?;
+    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE)).max_frame_size(Some(MESSAGE));
+    let (mut socket, _) = client_async_with_config(request, stream, Some(config)).await.map_err(|error| refused(at, error))?;
+    if ping {
+        pong(&mut socket).await.map_err(|error| refused(at, error))?;
+    }
     let goodbye = CloseFrame { code: CloseCode::Normal, reason: "health check".into() };
     // Whatever becomes of that, it has answered.
     let _ = socket.close(Some(goodbye)).await;
     Ok(())
 }
 
+/// Sends a Ping and waits for its Pong (RFC 6455 5.5.3); what else the endpoint says meanwhile is for other clients.
+async fn pong(socket: &mut WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>) -> Result<(), tungstenite::Error> {
+    let sent = Bytes::copy_from_slice(&fastrand::u64(..).to_be_bytes());
+    socket.send(Message::Ping(sent.clone())).await?;
+    while let Some(message) = socket.next().await {
+        match message? {
+            Message::Pong(answered) if answered == sent => return Ok(()),
+            _ => {}
+        }
+    }
+    Err(tungstenite::Error::ConnectionClosed)
+}
+
 fn refused(at: SocketAddr, error: tungstenite::Error) -> Fault {
     match error {
         tungstenite::Error::Http(answer) => Fault::Status(at, answer.status().as_u16()),
         tungstenite::Error::Io(error) => Fault::Closed(at, error),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => Fault::Closed(at, io::ErrorKind::UnexpectedEof.into()),
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete | ProtocolError::ResetWithoutClosingHandshake) => {
+            Fault::Closed(at, io::ErrorKind::UnexpectedEof.into())
+        }
         other => Fault::Invalid(at, other.to_string()),
     }
 }
@@ -206,23 +232,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_websocket_is_well_only_with_101_and_the_right_hash() {
-        let question = || Question::WebSocket(page());
+        let question = || Question::WebSocket { page: page(), ping: false };
         let (answer, asked) = found(question(), "HTTP/1.1 503 Full\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(answer, Err("status"));
         assert!(asked.starts_with("GET /ready HTTP/1.1\r\nHost: app.example\r\n") && asked.contains("Sec-WebSocket-Key: "), "{asked}");
         let forged = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
         assert_eq!(found(question(), forged).await.0, Err("invalid_answer"));
-        assert!(found(question(), "").await.0.is_err());
+        assert_eq!(found(question(), "").await.0, Err("closed"));
     }
 
     #[tokio::test]
     async fn a_websocket_that_is_well_is_told_goodbye() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
-        let check = check(Question::WebSocket(Page { path: "/".into(), host: None }), Duration::from_secs(20));
+        let check = check(Question::WebSocket { page: Page { path: "/".into(), host: None }, ping: false }, Duration::from_secs(20));
         let serve = async {
             let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-            futures_util::StreamExt::next(&mut socket).await
+            socket.next().await
         };
         let (found, said) = tokio::join!(ask(at, None, &check), serve);
         found.unwrap();
@@ -230,6 +256,28 @@ mod tests {
             Some(Ok(tungstenite::Message::Close(Some(frame)))) => assert_eq!(frame.code, CloseCode::Normal),
             other => panic!("expected Close, got {other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_shakes_hands_and_answers_no_ping_is_not_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let asked = |within| {
+            let question = Question::WebSocket { page: page(), ping: true };
+            async move { ask(at, None, &check(question, within)).await.map_err(|fault| fault.token()) }
+        };
+        let shaken = async || tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await;
+        let alive = async {
+            let mut socket = shaken().await.unwrap();
+            // What it tells every client is no Pong, nor is one that nobody asked for.
+            socket.send(Message::text("welcome")).await.unwrap();
+            socket.send(Message::Pong(Bytes::from_static(b"keepalive"))).await.unwrap();
+            while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        };
+        assert_eq!(tokio::join!(asked(Duration::from_secs(20)), alive).0, Ok(()));
+        assert_eq!(tokio::join!(asked(Duration::from_secs(20)), async { drop(shaken().await) }).0, Err("closed"));
+        let (hung, _open) = tokio::join!(asked(Duration::from_millis(100)), shaken());
+        assert_eq!(hung, Err("no_answer"));
     }
 
     #[tokio::test]
