@@ -23,7 +23,7 @@ use tokio_util::either::Either;
 
 use super::print;
 use crate::{
-    cli::{ADMIN_BIND, Drain, Kill, List, Output, Reach, Top, Tunnels, Which},
+    cli::{ADMIN_BIND, Drain, Ended, List, Output, Reach, Top, Tunnels, Which},
     k8s::{
         self,
         forward::{self, Forward, Replica},
@@ -48,16 +48,16 @@ pub fn run(tunnels: Tunnels) -> anyhow::Result<ExitCode> {
         match tunnels {
             Tunnels::List(flags) => list(&flags).await,
             Tunnels::Top(flags) => top(&flags).await,
-            Tunnels::Drain(Drain { reach, which, all, over, output }) => end(End::Drain, &reach, &which, all, over.0, output).await,
-            Tunnels::Kill(Kill { reach, which, all, output }) => end(End::Kill, &reach, &which, all, Duration::ZERO, output).await,
+            Tunnels::Drain(Drain { ended, over }) => end(End::Drain, &ended, over.0).await,
+            Tunnels::Kill(ended) => end(End::Kill, &ended, Duration::ZERO).await,
         }
     })
 }
 
 async fn list(flags: &List) -> anyhow::Result<ExitCode> {
     let limit = if flags.limit == 0 { usize::MAX } else { flags.limit };
-    let wanted = Wanted { filters: query(&flags.which), sort: flags.sort, limit };
-    let listing = look(&Replicas::find(&flags.reach).await?, &wanted).await;
+    let wanted = Wanted { filters: query(&flags.meant.which), sort: flags.sort, limit };
+    let listing = look(&Replicas::find(&flags.meant.reach).await?, &wanted).await;
     some_reached(&listing.answers)?;
     let text = match flags.output {
         Output::Table => show::table(&listing, Columns::Narrow),
@@ -75,11 +75,11 @@ async fn top(flags: &Top) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let terminal = stdout().is_terminal();
     let times = flags.times.unwrap_or(if terminal { u32::MAX } else { 1 });
-    let wanted = Wanted { filters: query(&flags.which), sort: flags.sort, limit: flags.limit };
+    let wanted = Wanted { filters: query(&flags.meant.which), sort: flags.sort, limit: flags.limit };
     let mut rates = Rates::default();
     let mut screen = None;
     let looks = async {
-        let mut replicas = Replicas::find(&flags.reach).await?;
+        let mut replicas = Replicas::find(&flags.meant.reach).await?;
         for look_number in 1..=times {
             let listing = look(&replicas, &wanted).await;
             // Once it runs, it says who is away and goes on.
@@ -97,7 +97,7 @@ async fn top(flags: &Top) -> anyhow::Result<ExitCode> {
             if look_number < times {
                 sleep(flags.interval.0).await;
                 // Replicas come and go, and so does the API server.
-                replicas = Replicas::find(&flags.reach).await.unwrap_or(replicas);
+                replicas = Replicas::find(&flags.meant.reach).await.unwrap_or(replicas);
             }
         }
         anyhow::Ok(())
@@ -110,16 +110,16 @@ async fn top(flags: &Top) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn end(end: End, reach: &Reach, which: &Which, all: bool, over: Duration, output: Output) -> anyhow::Result<ExitCode> {
-    let mut query = query(which);
+async fn end(end: End, flags: &Ended, over: Duration) -> anyhow::Result<ExitCode> {
+    let (all, mut query) = (flags.all, query(&flags.meant.which));
     if query.is_empty() && !all {
         bail!("this would be every tunnel: name some by --route, --service, --endpoint or another filter, or say --all");
     }
     query.push_str(&format!("&all={all}&over={}", over.as_secs_f64()));
-    let replicas = Replicas::find(reach).await?;
+    let replicas = Replicas::find(&flags.meant.reach).await?;
     let answers: Answers<Closing> = replicas.ask(async |conversation| conversation.end(end, &query).await).await;
     some_reached(&answers)?;
-    let code = print(&match output {
+    let code = print(&match flags.output {
         Output::Table | Output::Wide => show::closing(&answers, end, over),
         Output::Json => show::json(&answers)?,
     })?;
@@ -244,7 +244,7 @@ mod tests {
         let words = ["carrick", "tunnels", "list"].iter().chain(words);
         let Command::Tunnels(tunnels) = Cli::parse_from(words).command else { unreachable!() };
         let Tunnels::List(list) = *tunnels else { unreachable!() };
-        query(&list.which)
+        query(&list.meant.which)
     }
 
     #[test]

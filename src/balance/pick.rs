@@ -54,12 +54,13 @@ pub struct Ask {
 }
 
 /// What an endpoint is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// A request of plain HTTP.
+    #[default]
     Request,
-    /// A connection that stays: nothing for an endpoint that is about to go.
-    Tunnel,
+    /// A connection or a session, which lasts: nothing for an endpoint that is about to go.
+    Lasting,
 }
 
 /// The endpoints that one request has already tried in vain.
@@ -276,7 +277,7 @@ impl Target {
         let ready = pool.find(pin.endpoint).filter(|endpoint| !endpoint.is_ejected());
         let serving = || match ask.purpose {
             Purpose::Request => pool.serving.iter().find(|endpoint| endpoint.identity == pin.endpoint),
-            Purpose::Tunnel => None,
+            Purpose::Lasting => None,
         };
         let endpoint = ready.or_else(serving).filter(|endpoint| !tried.contains(endpoint))?;
         Lease::open_below(endpoint, self.rules(pool, ask.now).limit)

@@ -421,7 +421,7 @@ mod affinity_of_requests {
         let more = balancer.reconcile(&table(&[("app", &ready(9)), ("canary", &ready(9))]));
         for weights in [[("app", 1), ("canary", 1)], [("app", 0), ("canary", 5)]] {
             let target = build(&more, &weights);
-            assert!(pins.iter().all(|pin| pinned(&target, *pin, Purpose::Tunnel).endpoint().identity == pin.endpoint));
+            assert!(pins.iter().all(|pin| pinned(&target, *pin, Purpose::Lasting).endpoint().identity == pin.endpoint));
             assert!(pins.iter().all(|pin| target.keeps(pin)));
         }
     }
@@ -463,7 +463,7 @@ mod affinity_of_requests {
         let pin = pin(&pick(&target(&balancer.reconcile(&table(&[("app", &ready(1))])))), 7);
         let serving = target(&balancer.reconcile(&draining(true)));
         assert_eq!(port(&pinned(&serving, pin, Purpose::Request)), 1);
-        assert_eq!(port(&pinned(&serving, pin, Purpose::Tunnel)), 2);
+        assert_eq!(port(&pinned(&serving, pin, Purpose::Lasting)), 2);
         assert_eq!(port(&pick(&serving)), 2);
         assert!(!serving.keeps(&pin));
         let ended = target(&balancer.reconcile(&draining(false)));
@@ -476,7 +476,7 @@ mod affinity_of_requests {
         let pools = balancer.reconcile(&table(&[("app", &ready(3))]));
         let target = Target::build(&backends(&[("app", 1)]), &by(Policy::RoundRobin), &pools, None);
         let strange = Pin { endpoint: 1, pool: 2, client: 3 };
-        let ports: Vec<_> = (0..3).map(|_| port(&pinned(&target, strange, Purpose::Tunnel))).collect();
+        let ports: Vec<_> = (0..3).map(|_| port(&pinned(&target, strange, Purpose::Lasting))).collect();
         assert_eq!(ports, [1, 2, 3]);
     }
 }

@@ -13,7 +13,7 @@ pub use flags::{
     ADMIN_BIND, BackendFlag, Flags, HTTP_PORT, HTTPS_PORT, ListenerFlag, OPS_BIND, Port, ProxyProtocol, Publish, Switch, TcpPorts,
 };
 
-pub use tunnels::{Drain, Kill, List, Output, Reach, Top, Tunnels, Which};
+pub use tunnels::{Drain, Ended, List, Output, Reach, Top, Tunnels, Which};
 
 use std::{
     env,

@@ -28,7 +28,7 @@ pub enum Tunnels {
     /// Close tunnels gently: each client gets a Close that tells it to come back, and what was said before it arrives
     Drain(Drain),
     /// Cut tunnels at once: nobody is told
-    Kill(Kill),
+    Kill(Ended),
 }
 
 /// Which replicas are asked.
@@ -90,15 +90,23 @@ pub struct Which {
     pub min_bytes: Option<u64>,
 }
 
-/// `carrick tunnels list`.
+/// Whose tunnels, and which of them.
 #[derive(Debug, Args)]
-pub struct List {
+pub struct Meant {
     /// Whom.
     #[command(flatten)]
     pub reach: Reach,
     /// Which.
     #[command(flatten)]
     pub which: Which,
+}
+
+/// `carrick tunnels list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Whom, and which.
+    #[command(flatten)]
+    pub meant: Meant,
     /// What the first one has most of
     #[arg(long, value_name = "WHAT", default_value = "age", value_parser = sort())]
     pub sort: Sort,
@@ -113,12 +121,9 @@ pub struct List {
 /// `carrick tunnels top`.
 #[derive(Debug, Args)]
 pub struct Top {
-    /// Whom.
+    /// Whom, and which.
     #[command(flatten)]
-    pub reach: Reach,
-    /// Which.
-    #[command(flatten)]
-    pub which: Which,
+    pub meant: Meant,
     /// What the first one has most of
     #[arg(long, value_name = "WHAT", default_value = "bytes", value_parser = sort())]
     pub sort: Sort,
@@ -136,32 +141,20 @@ pub struct Top {
 /// `carrick tunnels drain`.
 #[derive(Debug, Args)]
 pub struct Drain {
-    /// Whom.
+    /// What comes to an end.
     #[command(flatten)]
-    pub reach: Reach,
-    /// Which.
-    #[command(flatten)]
-    pub which: Which,
-    /// Mean every tunnel, where no filter is given
-    #[arg(long)]
-    pub all: bool,
+    pub ended: Ended,
     /// Close them one after the other over this time: they come back as slowly
     #[arg(long, value_name = "DURATION", default_value = "0s")]
     pub over: Duration,
-    /// How the numbers are shown
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
 }
 
-/// `carrick tunnels kill`.
+/// `carrick tunnels kill`, and what `drain` has in common with it.
 #[derive(Debug, Args)]
-pub struct Kill {
-    /// Whom.
+pub struct Ended {
+    /// Whom, and which.
     #[command(flatten)]
-    pub reach: Reach,
-    /// Which.
-    #[command(flatten)]
-    pub which: Which,
+    pub meant: Meant,
     /// Mean every tunnel, where no filter is given
     #[arg(long)]
     pub all: bool,

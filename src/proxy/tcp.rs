@@ -60,7 +60,7 @@ pub async fn serve(proxy: &Proxy, served: &ServedTcp, client: ClientInfo, slot: 
 /// An endpoint that answered, with our PROXY header already sent to it.
 async fn connect(served: &ServedTcp, client: &ClientInfo) -> Result<(Lease, Socket), Unreached> {
     let wish = affinity::of_connection(&served.route.balancing, client.peer.ip());
-    let ask = Ask { now: Instant::now(), wish, purpose: Purpose::Tunnel };
+    let ask = Ask { now: Instant::now(), wish, purpose: Purpose::Lasting };
     let mut search = Search::new(&served.target, ask, &served.metrics);
     loop {
         let mut attempt = search.pick()?;

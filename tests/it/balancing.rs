@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+};
 
 use crate::support::{
     client::{get, head, raw, rest, status, text, websocket},
@@ -19,18 +22,19 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r
 
 /// A server that answers every request with its name: handshakes, and requests without `sid` as Engine.IO answers the first.
 async fn named(name: &'static str) -> SocketAddr {
-    let script = move |mut server: TcpStream| async move {
-        let asked = head(&mut server).await;
-        if asked.contains("Upgrade: websocket") {
-            server.write_all(format!("{SWITCHED}X-Name: {name}\r\n\r\n").as_bytes()).await.unwrap();
-            rest(&mut server).await;
-            return;
-        }
-        let body = if asked.contains("sid=") { name.to_owned() } else { format!("0{{\"sid\":\"of-{name}\",\"upgrades\":[]}}") };
-        let answer = format!("HTTP/1.1 200 OK\r\nX-Name: {name}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        server.write_all(answer.as_bytes()).await.unwrap();
-    };
-    Scripted::start().await.each(script)
+    Scripted::start().await.each(move |socket| answer(socket, name))
+}
+
+async fn answer(mut socket: TcpStream, name: &'static str) {
+    let asked = head(&mut socket).await;
+    if asked.contains("Upgrade: websocket") {
+        socket.write_all(format!("{SWITCHED}X-Name: {name}\r\n\r\n").as_bytes()).await.unwrap();
+        rest(&mut socket).await;
+        return;
+    }
+    let body = if asked.contains("sid=") { name.to_owned() } else { format!("0{{\"sid\":\"of-{name}\",\"upgrades\":[]}}") };
+    let answer = format!("HTTP/1.1 200 OK\r\nX-Name: {name}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    socket.write_all(answer.as_bytes()).await.unwrap();
 }
 
 /// The answer to a handshake with a cookie, and the socket.
@@ -93,25 +97,67 @@ async fn a_cookie_pins_a_client_whatever_is_added_and_is_renewed_when_its_endpoi
     assert_eq!(cookie(&with_cookie(gateway.http, "/", &renewed).await), None);
 }
 
+/// The conditions of an endpoint that is about to go and still answers.
+const TERMINATING: &str = "ready: false, serving: true, terminating: true";
+
+/// A Service with one endpoint that stands so, and others that are ready; a cookie pins its clients.
+fn pinning(endpoint: SocketAddr, conditions: &str, ready: &[SocketAddr]) -> String {
+    let slices = std::iter::once(slice("app", 7, endpoint, conditions)).chain(ready.iter().map(|at| slice("app", 8, *at, "ready: true")));
+    all([
+        service("app", &[]),
+        all(slices),
+        route("app", "locations:\n- {path: /, backends: [{service: app, port: 80}], affinity: {cookie: {}}}"),
+    ])
+}
+
 #[tokio::test]
 async fn a_terminating_endpoint_keeps_its_clients_requests_and_gets_no_new_tunnels() {
     let (going, staying) = (named("going").await, named("staying").await);
-    let locations = "locations:\n- {path: /, backends: [{service: app, port: 80}], affinity: {cookie: {}}}";
-    let site = |conditions: &str, also: &[SocketAddr]| {
-        let slices = std::iter::once(slice("app", 7, going, conditions)).chain(also.iter().map(|at| slice("app", 8, *at, "ready: true")));
-        all([service("app", &[]), all(slices), route("app", locations)])
-    };
-    let gateway = Gateway::start(&site("ready: true", &[])).await;
+    let gateway = Gateway::start(&pinning(going, "ready: true", &[])).await;
     let (first, _held) = handshake(gateway.http, "a=b").await;
     let pin = cookie(&first).unwrap_or_else(|| panic!("{first}"));
-    gateway.change(&site("ready: false, serving: true, terminating: true", &[staying])).await;
+    gateway.change(&pinning(going, TERMINATING, &[staying])).await;
     let plain = with_cookie(gateway.http, "/", &pin).await;
     assert_eq!((who(&plain), cookie(&plain)), ("going", None));
     let (second, _held) = handshake(gateway.http, &pin).await;
     assert_eq!((status(&second), who(&second)), (101, "staying"));
     assert!(cookie(&second).is_some_and(|renewed| renewed != pin), "the tunnel has moved: {second}");
-    gateway.change(&site("ready: false, serving: false, terminating: true", &[staying])).await;
+    gateway.change(&pinning(going, "ready: false, serving: false, terminating: true", &[staying])).await;
     assert_eq!(who(&with_cookie(gateway.http, "/", &pin).await), "staying");
+}
+
+#[tokio::test]
+async fn whoever_begins_anew_leaves_a_terminating_endpoint_with_its_cookie() {
+    let (listener, staying) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), named("staying").await);
+    let going = listener.local_addr().unwrap();
+    let listening = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(answer(socket, "going"));
+        }
+    });
+    let gateway = Gateway::start(&pinning(going, "ready: true", &[])).await;
+    let pin = cookie(&get(gateway.http, "a.test", "/").await).unwrap();
+    gateway.change(&pinning(going, TERMINATING, &[staying])).await;
+
+    // What is no beginning is where it was.
+    for path in ["/", "/socket.io/?EIO=4&transport=polling&sid=abc", "/hub?id=abc", "/hub/negotiate"] {
+        let answer = with_cookie(gateway.http, path, &pin).await;
+        assert_eq!((who(&answer), cookie(&answer)), ("going", None), "{path}");
+    }
+    let begun = with_cookie(gateway.http, "/socket.io/?EIO=4&transport=polling", &pin).await;
+    assert_eq!(who(&begun), "staying");
+    assert!(cookie(&begun).is_some_and(|renewed| renewed != pin), "{begun}");
+    let negotiate =
+        format!("POST /hub/negotiate?negotiateVersion=1 HTTP/1.1\r\nHost: a.test\r\nCookie: {pin}\r\nConnection: close\r\n\r\n");
+    let negotiated = raw(gateway.http, negotiate.as_bytes()).await;
+    assert!(who(&negotiated) == "staying" && cookie(&negotiated).is_some(), "{negotiated}");
+
+    // It does not listen any more: whoever is answered by another one stays there.
+    listening.abort();
+    assert!(listening.await.unwrap_err().is_cancelled());
+    let moved = with_cookie(gateway.http, "/", &pin).await;
+    assert_eq!(who(&moved), "staying");
+    assert!(cookie(&moved).is_some_and(|renewed| renewed != pin), "{moved}");
 }
 
 #[tokio::test]

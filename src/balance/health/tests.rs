@@ -230,7 +230,7 @@ fn target(pool: &Arc<Pool>) -> Arc<Target> {
 }
 
 fn attempt(target: &Target, wish: Wish) -> Attempt {
-    target.attempt(&Ask { now: Instant::now(), wish, purpose: Purpose::Tunnel }, &Tried::default()).unwrap()
+    target.attempt(&Ask { now: Instant::now(), wish, purpose: Purpose::Lasting }, &Tried::default()).unwrap()
 }
 
 /// Has whoever gets the endpoint fail until it rests.

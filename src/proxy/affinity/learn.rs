@@ -1,4 +1,5 @@
-//! Names of sessions that servers make up, read from the answer that tells the client: Engine.IO's handshake, SignalR's negotiation.
+//! Sessions whose names servers make up: which request begins one, and its name, read from the answer that tells the client. Of Engine.IO and
+//! SignalR.
 //!
 //! It never delays a byte: what passes is looked at, and only its beginning. `http` hands it the answer to a request that brought no name.
 
@@ -9,19 +10,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header::CONTENT_ENCODING};
+use http::{Method, Response, StatusCode, header::CONTENT_ENCODING};
 use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::sessions::Sessions;
+use super::{Request, sessions::Sessions};
 use crate::{
     balance::{Pin, affinity::key},
     proxy::body::{Body, BodyError},
+    router,
 };
 
 /// How much of an answer is looked at: both handshakes are a few hundred bytes.
 const LOOKED_AT: usize = 2048;
+
+/// Whether a request is the first of a session, for which the server is to make up a name: Engine.IO's handshake, SignalR's negotiation.
+pub fn begins_session(request: &Request<'_>) -> bool {
+    let has = |name| request.query.is_some_and(|query| router::parameter::<SmallVec<[u8; 64]>>(query, name).is_some());
+    (has("EIO") && !has("sid")) || (request.method == Method::POST && request.path.as_str().ends_with("/negotiate"))
+}
 
 /// How a server tells the names of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

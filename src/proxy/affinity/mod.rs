@@ -11,24 +11,28 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::ACCEPT_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Response, header::ACCEPT_ENCODING};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::{cookie::Age, learn::Told, sessions::Sessions};
 use super::{body::Body, keys::Keyring};
 use crate::{
-    balance::{Endpoint, Pin, Target, Wish, affinity::key},
+    balance::{Endpoint, Pin, Purpose, Target, Wish, affinity::key},
     model::balancing::{Affinity, Balancing, Cookie},
-    router,
+    router::{self, NormalPath},
 };
 
 /// What of a request can decide.
 pub struct Request<'a> {
-    /// Its header section, as the client sent it.
-    pub headers: &'a HeaderMap,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path.
+    pub path: &'a NormalPath<'a>,
     /// Its query.
     pub query: Option<&'a str>,
+    /// Its header section, as the client sent it.
+    pub headers: &'a HeaderMap,
     /// The client's address, as far as trusted proxies tell.
     pub client: IpAddr,
     /// When it came.
@@ -40,6 +44,8 @@ pub struct Request<'a> {
 pub struct Belonging {
     /// What is asked of the target.
     pub wish: Wish,
+    /// What it is asked for, where it is no handshake.
+    pub purpose: Purpose,
     answer: Answer,
 }
 
@@ -64,19 +70,23 @@ pub fn of_connection(balancing: &Balancing, client: IpAddr) -> Wish {
 
 /// Where a request belongs. One that says nothing belongs anywhere.
 pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>, keys: &Keyring, sessions: &Sessions) -> Belonging {
-    let by = |bytes: Option<&[u8]>| Belonging { wish: bytes.map_or(Wish::Anyone, |bytes| Wish::Key(key(bytes))), answer: Answer::Nothing };
+    let by = |bytes: Option<&[u8]>| Belonging::of(bytes.map_or(Wish::Anyone, |bytes| Wish::Key(key(bytes))));
     match &balancing.affinity {
         None => Belonging::default(),
         Some(Affinity::Header(name)) => by(request.headers.get(&**name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty())),
         Some(Affinity::Query(name)) => by_query(name, request, sessions),
-        Some(Affinity::SourceIp { ipv6_prefix }) => {
-            Belonging { wish: Wish::Key(of_address(request.client, *ipv6_prefix)), answer: Answer::Nothing }
-        }
+        Some(Affinity::SourceIp { ipv6_prefix }) => Belonging::of(Wish::Key(of_address(request.client, *ipv6_prefix))),
         Some(Affinity::Cookie(cookie)) => {
             // A cookie of another location may have the same name.
             let keys = keys.load();
             let pin = keys.cookies.pins(request.headers, &cookie.name).find(|(pin, _)| target.lists(pin));
-            Belonging { wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)), answer: Answer::Pins(pin) }
+            // A client that begins anew has lost what it had there, and would lose this one as well.
+            let leaves = pin.is_some_and(|(pin, _)| target.still_serves(&pin)) && learn::begins_session(request);
+            Belonging {
+                wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)),
+                purpose: if leaves { Purpose::Lasting } else { Purpose::Request },
+                answer: Answer::Pins(pin),
+            }
         }
     }
 }
@@ -86,16 +96,21 @@ fn by_query(name: &str, request: &Request<'_>, sessions: &Sessions) -> Belonging
     let told = Told::by(name);
     let value: Option<SmallVec<[u8; 64]>> = request.query.and_then(|query| router::parameter(query, name));
     match value.filter(|value| !value.is_empty()) {
-        None => Belonging { wish: Wish::Anyone, answer: told.map_or(Answer::Nothing, Answer::Tells) },
+        None => Belonging { answer: told.map_or(Answer::Nothing, Answer::Tells), ..Belonging::default() },
         Some(value) => {
             let session = key(&value);
             let learned = told.and_then(|_| sessions.find(session, request.now));
-            Belonging { wish: learned.map_or(Wish::Key(session), Wish::Pin), answer: Answer::Nothing }
+            Belonging::of(learned.map_or(Wish::Key(session), Wish::Pin))
         }
     }
 }
 
 impl Belonging {
+    /// Of one whose answer says nothing more about it.
+    fn of(wish: Wish) -> Self {
+        Self { wish, ..Self::default() }
+    }
+
     /// Changes what goes to the backend: an answer that is to be understood must not be compressed.
     pub fn prepare(&self, headers: &mut HeaderMap) {
         if matches!(self.answer, Answer::Tells(_)) {
@@ -114,14 +129,15 @@ impl Belonging {
     /// The cookie that an answer of an endpoint sets, if any: where the client brought none, or one whose endpoint is gone.
     pub fn set_cookie(&self, cookie: &Cookie, target: &Target, answered: Answered<'_>, keys: &Keyring) -> Option<HeaderValue> {
         let Answer::Pins(brought) = self.answer else { return None };
-        let Answered { endpoint, status, secure } = answered;
+        let Answered { endpoint, refused, secure } = answered;
         let pin = match brought {
             None => Pin::to(endpoint, fastrand::u64(..)),
             Some((pin, age)) if pin.endpoint == endpoint.identity => (age == Age::Previous).then_some(pin)?,
             // It was full, or could not be connected to. It may be again.
             Some((pin, _)) if target.keeps(&pin) => return None,
-            // Plain HTTP still goes to the old one: only a tunnel has really moved.
-            Some((pin, _)) if target.still_serves(&pin) && status != StatusCode::SWITCHING_PROTOCOLS => return None,
+            // What it has at the old one goes on there.
+            Some((pin, _)) if target.still_serves(&pin) && refused => return None,
+            // Whatever was begun here is here, though the old one may answer once more.
             Some((pin, _)) => Pin::to(endpoint, pin.client),
         };
         keys.load().cookies.set_cookie(cookie, &pin, secure)
@@ -132,8 +148,8 @@ impl Belonging {
 pub struct Answered<'a> {
     /// Whose it is.
     pub endpoint: &'a Endpoint,
-    /// Its status.
-    pub status: StatusCode,
+    /// Whether it refuses a handshake.
+    pub refused: bool,
     /// Whether the client came by https.
     pub secure: bool,
 }

@@ -249,7 +249,14 @@ impl Session {
             exchange.slot = Some(limiter.enter(exchange.from, exchange.started)?);
         }
         let head = self.start(&parts, &located)?;
-        let asked = affinity::Request { headers: &parts.headers, query: located.query, client: exchange.from, now: exchange.started };
+        let asked = affinity::Request {
+            method: &parts.method,
+            path: &located.path,
+            query: located.query,
+            headers: &parts.headers,
+            client: exchange.from,
+            now: exchange.started,
+        };
         let belonging = affinity::of_request(&spec.balancing, target, &asked, &self.proxy.keys, &self.proxy.sessions);
         exchange.belonging = belonging;
         drop(located);
@@ -261,7 +268,7 @@ impl Session {
                 let upload = Upload::new(body, &headers, self.phase.clone(), spec.limits.request_body).ok_or(Refusal::BodyTooLarge)?;
                 self.edit(&mut headers, &parts, &served, exchange);
                 let mut outgoing = forward::Outgoing { method: parts.method, head, headers, upload };
-                let ask = Ask { now: exchange.started, wish: belonging.wish, purpose: Purpose::Request };
+                let ask = Ask { now: exchange.started, wish: belonging.wish, purpose: belonging.purpose };
                 let route = self.route(&served, spec, target, ask);
                 let answered = forward(&route, &mut outgoing, &mut exchange.endpoint).await;
                 exchange.received = outgoing.upload.received;
@@ -277,7 +284,7 @@ impl Session {
                     Wanted::WebSocket => Expected::websocket(&headers),
                     Wanted::Opaque(token) => Expected::opaque(&token),
                 };
-                let (method, ask) = (parts.method, Ask { now: exchange.started, wish: belonging.wish, purpose: Purpose::Tunnel });
+                let (method, ask) = (parts.method, Ask { now: exchange.started, wish: belonging.wish, purpose: Purpose::Lasting });
                 // Boxed: a request that is no handshake does not pay for its room.
                 let outcome = Box::pin(async {
                     let account = limiter.account();
@@ -401,7 +408,9 @@ impl Session {
     /// The cookie that pins the endpoint of an answer, where the location has such cookies and the client none that holds.
     fn pinning(&self, served: &Served, exchange: &Exchange, status: StatusCode) -> Option<HeaderValue> {
         let Some(Affinity::Cookie(cookie)) = &served.location.spec.proxy()?.balancing.affinity else { return None };
-        let answered = affinity::Answered { endpoint: exchange.endpoint.as_ref()?, status, secure: exchange.secure };
+        // A handshake that is refused, not to be a tunnel.
+        let refused = exchange.slot.is_some() && status != StatusCode::SWITCHING_PROTOCOLS;
+        let answered = affinity::Answered { endpoint: exchange.endpoint.as_ref()?, refused, secure: exchange.secure };
         exchange.belonging.set_cookie(cookie, served.target.as_ref()?, answered, &self.proxy.keys)
     }
 
