@@ -158,6 +158,12 @@ async fn whoever_begins_anew_leaves_a_terminating_endpoint_with_its_cookie() {
     let moved = with_cookie(gateway.http, "/", &pin).await;
     assert_eq!(who(&moved), "staying");
     assert!(cookie(&moved).is_some_and(|renewed| renewed != pin), "{moved}");
+
+    // It stays, but for the moment it can't be connected to: it is come back to, but not by a session that has begun elsewhere.
+    gateway.change(&pinning(going, "ready: true", &[staying])).await;
+    let meanwhile = with_cookie(gateway.http, "/", &pin).await;
+    assert_eq!((who(&meanwhile), cookie(&meanwhile)), ("staying", None));
+    assert!(cookie(&with_cookie(gateway.http, "/socket.io/?EIO=4&transport=polling", &pin).await).is_some());
 }
 
 #[tokio::test]

@@ -80,11 +80,9 @@ pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>,
             // A cookie of another location may have the same name.
             let keys = keys.load();
             let pin = keys.cookies.pins(request.headers, &cookie.name).find(|(pin, _)| target.lists(pin));
-            // A client that begins anew has lost what it had there, and would lose this one as well.
-            let leaves = pin.is_some_and(|(pin, _)| target.still_serves(&pin)) && learn::begins_session(request);
             Belonging {
                 wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)),
-                purpose: if leaves { Purpose::Lasting } else { Purpose::Request },
+                purpose: if learn::begins_session(request) { Purpose::Lasting } else { Purpose::Request },
                 answer: Answer::Pins(pin),
             }
         }
@@ -133,8 +131,8 @@ impl Belonging {
         let pin = match brought {
             None => Pin::to(endpoint, fastrand::u64(..)),
             Some((pin, age)) if pin.endpoint == endpoint.identity => (age == Age::Previous).then_some(pin)?,
-            // It was full, or could not be connected to. It may be again.
-            Some((pin, _)) if target.keeps(&pin) => return None,
+            // It was full, or could not be connected to. It may be again; a session that has begun elsewhere must not come back then.
+            Some((pin, _)) if target.keeps(&pin) && self.purpose == Purpose::Request => return None,
             // What it has at the old one goes on there.
             Some((pin, _)) if target.still_serves(&pin) && refused => return None,
             // Whatever was begun here is here, though the old one may answer once more.
