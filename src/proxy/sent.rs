@@ -25,6 +25,7 @@ use crate::{live::Served, telemetry::access};
 pub(super) struct Sent {
     body: Body,
     phase: PhaseHandle,
+    next: Phase,
     entry: Option<Box<Entry>>,
 }
 
@@ -50,9 +51,9 @@ pub(super) struct Entry {
 }
 
 impl Sent {
-    /// Wraps the body of an answer. When it is dropped, the connection waits for its next request.
-    pub fn new(body: Body, phase: PhaseHandle, entry: Option<Box<Entry>>) -> Self {
-        Self { body, phase, entry }
+    /// Wraps the body of an answer. When it is dropped, the connection is in its next phase.
+    pub fn new(body: Body, phase: PhaseHandle, next: Phase, entry: Option<Box<Entry>>) -> Self {
+        Self { body, phase, next, entry }
     }
 }
 
@@ -79,7 +80,7 @@ impl http_body::Body for Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        self.phase.set(Phase::Idle);
+        self.phase.set(self.next);
         if let Some(entry) = self.entry.take() {
             entry.write();
         }

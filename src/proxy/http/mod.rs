@@ -89,18 +89,12 @@ impl Session {
             .max_header_size(LONGEST_HEAD)
             .max_buf_size(LONGEST_BUFFER)
             .serve_connection(TokioIo::new(socket), service);
-        let ended = tokio::select! {
-            // First: hyper would close a connection that has not read anything yet, and its first request is here.
-            biased;
-            ended = poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
-                Poll::Pending if self.phase.get() == Phase::Rest => Poll::Ready(None),
-                ended => ended.map(Some),
-            }) => ended,
-            () = self.proxy.parting() => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-                Some((&mut connection).await)
-            }
-        };
+        // Nobody tells it of a shutdown: from then on each answer is the last one, and a connection that rests is told.
+        let ended = poll_fn(|cx| match std::pin::Pin::new(&mut connection).poll(cx) {
+            Poll::Pending if self.phase.get() == Phase::Rest => Poll::Ready(None),
+            ended => ended.map(Some),
+        })
+        .await;
         let Some(ended) = ended else {
             // Everything is written: the guard says so.
             let parts = connection.into_parts();
@@ -402,7 +396,9 @@ impl Session {
             let log = entry.as_ref().and_then(|entry| entry.handshake());
             *self.left.lock() = Left::Switched(Box::new(Switched { switch, slot, served, began: exchange.started, log }));
         }
-        response.map(|body| Sent::new(body, self.phase.clone(), entry))
+        // A tunnel has a timer of its own: none is set for a next request.
+        let next = if switched { Phase::Wait } else { Phase::Idle };
+        response.map(|body| Sent::new(body, self.phase.clone(), next, entry))
     }
 
     /// The cookie that pins the endpoint of an answer, where the location has such cookies and the client none that holds.
