@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,28 @@ def carrick(cluster):
         release = clusters.Release(cluster, "main", namespace, {"tcpPorts": "9000-9099", "manageTcpService": True})
         with release.installed():
             yield release
+
+
+def node_with_all_it_reads():
+    """This machine's node, the libraries that it is linked with, and those parts of its own library that Debian builds it with as files."""
+    node = str(pathlib.Path(shutil.which("node")).resolve())
+    linked = [node, *re.findall(r"(/\S+) \(0x", clusters.run("ldd", node))]
+    own = {path.decode() for file in linked for path in re.findall(rb"/usr/share/nodejs/[\w./-]+\.js", pathlib.Path(file).read_bytes())}
+    return node, [*linked, *sorted(own)]
+
+
+@pytest.fixture(scope="session")
+def peers_image(cluster, tmp_path_factory):
+    """An image of node and the servers in peers/, given to the cluster: its name. Its arguments are a server's file and what that is told."""
+    if not clusters.owns_cluster():
+        pytest.skip("this cluster can't be given an image of servers")
+    name, archive = "localhost/carrick-peers:e2e", tmp_path_factory.mktemp("image") / "peers.tar"
+    node, files = node_with_all_it_reads()
+    inside = [f"{file}={file}" for file in files] + [f"{HERE / 'peers'}=/peers", f"{os.environ['E2E_NODE_MODULES']}=/node_modules"]
+    clusters.run(clusters.SHARED / "image", archive, name, "--entrypoint", node, "--env", "NODE_MODULES=/node_modules", *inside)
+    clusters.run(clusters.SHARED / "load", archive)
+    archive.unlink()
+    return name
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import math
 import random
 import threading
 import time
@@ -106,10 +107,13 @@ class Held:
 
 
 class Crowd:
-    """`groups`: name -> (url, how many[, options of the connection])."""
+    """`groups`: name -> (url, how many[, options of the connection]).
 
-    def __init__(self, groups, per_second=PER_SECOND):
-        self.groups, self.per_second, self.stopping = groups, per_second, False
+    All come at once, and are there when the block begins; with `arriving`, so many come a second, from then on. It may be changed: 0 is nobody for now.
+    """
+
+    def __init__(self, groups, per_second=PER_SECOND, arriving=None):
+        self.groups, self.per_second, self.arriving, self.stopping = groups, per_second, arriving, False
         self.opened, self.ends, self.lost, self.refused, self.lateness = [], [], [], [], {}
         self.held = [Held(self, name, i, url, options[0] if options else {}) for name, (url, count, *options) in groups.items() for i in range(count)]
         self.lag, self.loop = 0.0, asyncio.new_event_loop()
@@ -118,7 +122,8 @@ class Crowd:
     def __enter__(self):
         self.thread.start()
         try:
-            self.flows()
+            if self.arriving is None:
+                self.flows()
         except BaseException:
             self._end()
             raise
@@ -144,7 +149,17 @@ class Crowd:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_itself())
             for held in self.held:
+                await self._turn()
                 tasks.create_task(held.live())
+
+    async def _turn(self):
+        """Waits until one more may come."""
+        last = time.monotonic()
+        while self.arriving is not None:
+            left = last + (1 / self.arriving if self.arriving else math.inf) - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, 0.05))
 
     async def _watch_itself(self):
         """How late this side is: what a message may be late through no fault of who carries it."""
