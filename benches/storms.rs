@@ -1,7 +1,9 @@
 //! What storms of handshakes do to those who are no part of them: a route over its limit, a backend that goes bad, clients that come back by TLS.
 //!
-//! Carrick is a process of its own with one worker; backends and clients are this one. Prints the rows of docs/limits.md, docs/health.md and
-//! docs/tls.md. `cargo bench --bench storms`
+//! Carrick is a process of its own with one worker (`CARRICK_BINARY` names another one); backends and clients are this one. Prints the rows of
+//! docs/performance.md. `cargo bench --bench storms`
+
+#![allow(clippy::disallowed_methods, reason = "peers are tasks that end with the bench")]
 
 #[path = "../tests/it/support/manifest.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
@@ -11,7 +13,7 @@ mod manifest;
 mod tls;
 
 use std::{
-    fs,
+    env, fs,
     future::Future,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
@@ -24,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 use tokio::{
@@ -58,7 +61,8 @@ impl Carrick {
     async fn start(manifests: &str, flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("site.yaml"), manifests).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_carrick"))
+        let binary = env::var_os("CARRICK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_carrick").into());
+        let mut process = Command::new(binary)
             .args(["standalone", "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "0", "--ops-bind", "127.0.0.1:0"])
             .args(["--admin-bind", "off", "--workers", "1", "--log", "off", "--manifests"])
             .arg(folder.path())
@@ -67,7 +71,8 @@ impl Carrick {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let mut address = |of: &str| -> SocketAddr { lines.find_map(|line| line.strip_prefix(of)?.parse().ok()).unwrap() };
+        let address = |line: &str, of: &str| line.strip_prefix(of)?.split(' ').next()?.parse::<SocketAddr>().ok();
+        let mut address = |of: &str| lines.find_map(|line| address(&line, of)).unwrap();
         let [http, https, ops] = ["http on ", "https on ", "ops on "].map(&mut address);
         // Nobody reads on, and whoever prints must not wait for that.
         thread::spawn(move || lines.for_each(drop));
@@ -133,9 +138,10 @@ async fn answer(mut socket: TcpStream, bad: bool) -> Option<()> {
     Some(())
 }
 
+/// A header section, and what came with it.
 async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::with_capacity(1024);
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if socket.read_buf(&mut head).await.ok()? == 0 {
             return None;
         }
@@ -277,7 +283,7 @@ async fn returning_clients() {
     let site = all([service("app", &[backend.at]), identity.secret("a"), route("app", spec)]);
     let seed = TempDir::new().unwrap();
     let seed = seed.path().join("seed");
-    fs::write(&seed, [7; 32]).unwrap();
+    fs::write(&seed, STANDARD.encode([7; 32])).unwrap();
     let flags = ["--keys-file", seed.to_str().unwrap()];
     let replicas = [Carrick::start(&site, &flags).await, Carrick::start(&site, &flags).await];
     let clients: Vec<_> = (0..CLIENTS).map(|_| client(&identity, &["http/1.1"])).collect();
@@ -308,7 +314,7 @@ async fn secure_visit(at: SocketAddr, config: Arc<ClientConfig>) -> HandshakeKin
 fn main() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // `cargo test --all-targets` starts benches, too: it asks whether they run, not how fast.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !env::args().any(|argument| argument == "--bench") {
         return;
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
