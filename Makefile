@@ -32,5 +32,5 @@ image: ## the image as an archive, target/image/carrick.tar: for docker load, po
 fuzz: ## every fuzz target for a short while (needs a nightly toolchain)
 	fuzz/run $(SECONDS_EACH)
 
-bench: ## micro-benchmarks of the decisions on the data path
+bench: ## what decisions on the data path cost, and storms of handshakes
 	$(CARGO) bench --locked

@@ -137,6 +137,9 @@ async fn whoever_begins_anew_leaves_a_terminating_endpoint_with_its_cookie() {
     });
     let gateway = Gateway::start(&pinning(going, "ready: true", &[])).await;
     let pin = cookie(&get(gateway.http, "a.test", "/").await).unwrap();
+    let beginning = "/socket.io/?EIO=4&transport=polling";
+    gateway.change(&pinning(going, TERMINATING, &[])).await;
+    assert_eq!(who(&with_cookie(gateway.http, beginning, &pin).await), "going", "nobody else is there");
     gateway.change(&pinning(going, TERMINATING, &[staying])).await;
 
     // What is no beginning is where it was.
@@ -144,7 +147,7 @@ async fn whoever_begins_anew_leaves_a_terminating_endpoint_with_its_cookie() {
         let answer = with_cookie(gateway.http, path, &pin).await;
         assert_eq!((who(&answer), cookie(&answer)), ("going", None), "{path}");
     }
-    let begun = with_cookie(gateway.http, "/socket.io/?EIO=4&transport=polling", &pin).await;
+    let begun = with_cookie(gateway.http, beginning, &pin).await;
     assert_eq!(who(&begun), "staying");
     assert!(cookie(&begun).is_some_and(|renewed| renewed != pin), "{begun}");
     let negotiate =
@@ -163,7 +166,7 @@ async fn whoever_begins_anew_leaves_a_terminating_endpoint_with_its_cookie() {
     gateway.change(&pinning(going, "ready: true", &[staying])).await;
     let meanwhile = with_cookie(gateway.http, "/", &pin).await;
     assert_eq!((who(&meanwhile), cookie(&meanwhile)), ("staying", None));
-    assert!(cookie(&with_cookie(gateway.http, "/socket.io/?EIO=4&transport=polling", &pin).await).is_some());
+    assert!(cookie(&with_cookie(gateway.http, beginning, &pin).await).is_some());
 }
 
 #[tokio::test]

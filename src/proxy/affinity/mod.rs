@@ -80,9 +80,11 @@ pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>,
             // A cookie of another location may have the same name.
             let keys = keys.load();
             let pin = keys.cookies.pins(request.headers, &cookie.name).find(|(pin, _)| target.lists(pin));
+            // Where nobody else is ready, a session that ends soon is better than none.
+            let lasts = target.is_ready() && learn::begins_session(request);
             Belonging {
                 wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)),
-                purpose: if learn::begins_session(request) { Purpose::Lasting } else { Purpose::Request },
+                purpose: if lasts { Purpose::Lasting } else { Purpose::Request },
                 answer: Answer::Pins(pin),
             }
         }
