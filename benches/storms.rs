@@ -8,6 +8,8 @@
 #[path = "../tests/it/support/manifest.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
 mod manifest;
+#[path = "../tests/it/support/process.rs"]
+mod process;
 #[path = "../tests/it/support/tls.rs"]
 #[allow(dead_code, reason = "tests need more of it")]
 mod tls;
@@ -15,14 +17,13 @@ mod tls;
 use std::{
     env, fs,
     future::Future,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
@@ -39,6 +40,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use manifest::{all, route, service};
+use process::{Process, measured};
 use tls::{Identity, client, connect_with};
 
 /// Bounds a step, so that what does not come ends the run.
@@ -51,7 +53,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// `carrick standalone` over these manifests.
 struct Carrick {
-    process: Child,
+    process: Process,
     http: SocketAddr,
     https: SocketAddr,
     _folder: TempDir,
@@ -61,21 +63,14 @@ impl Carrick {
     async fn start(manifests: &str, flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("site.yaml"), manifests).unwrap();
-        let binary = env::var_os("CARRICK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_carrick").into());
-        let mut process = Command::new(binary)
-            .args(["standalone", "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "0", "--ops-bind", "127.0.0.1:0"])
-            .args(["--admin-bind", "off", "--workers", "1", "--log", "off", "--manifests"])
-            .arg(folder.path())
-            .args(flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let address = |line: &str, of: &str| line.strip_prefix(of)?.split(' ').next()?.parse::<SocketAddr>().ok();
-        let mut address = |of: &str| lines.find_map(|line| address(&line, of)).unwrap();
-        let [http, https, ops] = ["http on ", "https on ", "ops on "].map(&mut address);
-        // Nobody reads on, and whoever prints must not wait for that.
-        thread::spawn(move || lines.for_each(drop));
+        let mut process = Process::start(
+            Command::new(measured())
+                .args(["standalone", "--bind", "127.0.0.1", "--http-port", "0", "--https-port", "0", "--ops-bind", "127.0.0.1:0"])
+                .args(["--admin-bind", "off", "--workers", "1", "--log", "off", "--manifests"])
+                .arg(folder.path())
+                .args(flags),
+        );
+        let (http, https, ops) = (process.port("http").await, process.port("https").await, process.port("ops").await);
         let carrick = Self { process, http, https, _folder: folder };
         while exchange(&mut TcpStream::connect(ops).await.unwrap(), "GET /readyz HTTP/1.1\r\nHost: ops\r\n\r\n").await != 200 {
             tokio::task::yield_now().await;
@@ -91,13 +86,6 @@ impl Carrick {
             stat.split(' ').next().unwrap().parse().unwrap()
         };
         Duration::from_nanos(threads.map(|thread| nanos(thread.unwrap())).sum())
-    }
-}
-
-impl Drop for Carrick {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -222,7 +210,7 @@ fn micros(sorted: &[Duration]) -> String {
     [50, 95, 99].map(|share| format!("{}", sorted[(sorted.len() - 1) * share / 100].as_micros())).join(" | ")
 }
 
-/// A route that lets in 200 a second gets 2,000, 20,000 in all: what another route's handshakes wait.
+/// A route that lets in 200 a second gets 2,000: what another route's handshakes wait.
 async fn limited_route() {
     let (busy, calm) = (Backend::start().await, Backend::start().await);
     let site = all([

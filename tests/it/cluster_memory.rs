@@ -1,18 +1,13 @@
 //! What a cluster's objects cost the controller: the command itself, in a process of its own, before an API server that has many.
 
-use std::{
-    env,
-    ffi::OsString,
-    fs,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-};
+use std::{fs, net::SocketAddr, process::Command};
 
 use crate::support::{
     api_server::ApiServer,
     client::get,
     eventually,
     manifest::{all, route},
+    process::{Process, measured},
 };
 
 const SERVICES: usize = 1_000;
@@ -21,35 +16,27 @@ const ENDPOINTS: usize = 10;
 /// A kind that is kept as it comes, with the bulk of its metadata, costs more than this alone.
 const AT_MOST_KIB: u64 = 40 * 1024;
 
-/// The command that is measured; `CARRICK_BINARY` names another, such as an optimised one.
-fn binary() -> OsString {
-    env::var_os("CARRICK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_carrick").into())
-}
-
 struct Controller {
-    process: Child,
-    ops: String,
+    process: Process,
+    ops: SocketAddr,
 }
 
 impl Controller {
-    fn start(api: &ApiServer) -> Self {
+    async fn start(api: &ApiServer) -> Self {
         let off = ["--bind", "127.0.0.1", "--http-port", "0", "--https-port", "off", "--admin-bind", "off", "--ops-bind", "127.0.0.1:0"];
-        let mut process = Command::new(binary())
-            .arg("controller")
-            .arg("--kubeconfig")
-            .arg(api.kubeconfig())
-            .args(off)
-            .args(["--workers", "2", "--log", "warn"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let ops = lines.filter_map(|line| Some(line.strip_prefix("ops on ")?.to_owned())).next().unwrap();
+        let mut process =
+            Process::start(Command::new(measured()).arg("controller").arg("--kubeconfig").arg(api.kubeconfig()).args(off).args([
+                "--workers",
+                "2",
+                "--log",
+                "warn",
+            ]));
+        let ops = process.port("ops").await;
         Self { process, ops }
     }
 
     async fn has(&self, series: &str) -> bool {
-        get(self.ops.parse().unwrap(), "ops", "/metrics").await.lines().any(|line| line == series)
+        get(self.ops, "ops", "/metrics").await.lines().any(|line| line == series)
     }
 
     async fn serves(&self, hosts: usize) {
@@ -64,13 +51,6 @@ impl Controller {
         let field =
             |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim_end_matches(" kB").trim().parse().ok()).unwrap();
         (field("VmRSS:"), field("VmHWM:"))
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -105,12 +85,12 @@ async fn a_thousand_services_and_routes_cost_little() {
          spec: {controller: carrick.dev/controller}",
     );
     let empty = {
-        let controller = Controller::start(&api);
+        let controller = Controller::start(&api).await;
         controller.serves(0).await;
         controller.memory().0
     };
     (0..SERVICES).for_each(|number| api.apply(&objects(number)));
-    let controller = Controller::start(&api);
+    let controller = Controller::start(&api).await;
     controller.serves(SERVICES).await;
     let (now, most) = controller.memory();
     eprintln!(

@@ -1,13 +1,9 @@
 //! Limits reached: accepting pauses, what is open stays, and it recovers.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-};
+use std::process::Command;
 
 use futures_util::{SinkExt as _, future::join_all};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
 use crate::support::{
@@ -16,6 +12,7 @@ use crate::support::{
     gateway::Gateway,
     manifest::{all, route, site},
     peers::Echo,
+    process::Process,
     soon,
 };
 
@@ -64,39 +61,6 @@ async fn one_address_has_no_more_than_its_share() {
     .await;
 }
 
-/// A process of its own, and what it says. Ends with the test.
-struct Process {
-    child: Child,
-    said: mpsc::UnboundedReceiver<String>,
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let (send, said) = mpsc::unbounded_channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Self { child, said }
-    }
-
-    /// The next line that holds `mark`.
-    async fn line_with(&mut self, mark: &str) -> String {
-        loop {
-            let line = soon(mark, self.said.recv()).await.unwrap_or_else(|| panic!("it ended before it said {mark:?}"));
-            if line.contains(mark) {
-                return line;
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn without_descriptors_accepting_pauses_and_recovers() {
     let echo = Echo::start("echo").await;
@@ -110,8 +74,7 @@ async fn without_descriptors_accepting_pauses_and_recovers() {
             .args(["--workers", "1", "--manifests"])
             .arg(folder.path()),
     );
-    let address = carrick.line_with("http on ").await;
-    let at: SocketAddr = address.split(' ').nth(2).unwrap().parse().unwrap();
+    let at = carrick.port("http").await;
     eventually("it serves", async || status(&get(at, "a.test", "/").await) != 404).await;
     let mut first = websocket(at, "ws://a.test/").await;
     assert_eq!(text(&mut first).await, "echo");

@@ -6,6 +6,7 @@ pub mod client;
 pub mod gateway;
 pub mod manifest;
 pub mod peers;
+pub mod process;
 pub mod tls;
 
 use std::{future::Future, time::Duration};
