@@ -81,7 +81,7 @@ pub fn of_request(balancing: &Balancing, target: &Target, request: &Request<'_>,
             let keys = keys.load();
             let pin = keys.cookies.pins(request.headers, &cookie.name).find(|(pin, _)| target.lists(pin));
             // Where nobody else is ready, a session that ends soon is better than none.
-            let lasts = target.is_ready() && learn::begins_session(request);
+            let lasts = pin.is_some() && target.is_ready() && learn::begins_session(request);
             Belonging {
                 wish: pin.map_or(Wish::Anyone, |(pin, _)| Wish::Pin(pin)),
                 purpose: if lasts { Purpose::Lasting } else { Purpose::Request },
@@ -134,7 +134,7 @@ impl Belonging {
             None => Pin::to(endpoint, fastrand::u64(..)),
             Some((pin, age)) if pin.endpoint == endpoint.identity => (age == Age::Previous).then_some(pin)?,
             // It was full, or could not be connected to. It may be again; a session that has begun elsewhere must not come back then.
-            Some((pin, _)) if target.keeps(&pin) && self.purpose == Purpose::Request => return None,
+            Some((pin, _)) if target.keeps(&pin) && (refused || self.purpose == Purpose::Request) => return None,
             // What it has at the old one goes on there.
             Some((pin, _)) if target.still_serves(&pin) && refused => return None,
             // Whatever was begun here is here, though the old one may answer once more.

@@ -404,7 +404,7 @@ impl Session {
     /// The cookie that pins the endpoint of an answer, where the location has such cookies and the client none that holds.
     fn pinning(&self, served: &Served, exchange: &Exchange, status: StatusCode) -> Option<HeaderValue> {
         let Some(Affinity::Cookie(cookie)) = &served.location.spec.proxy()?.balancing.affinity else { return None };
-        // A handshake that is refused, not to be a tunnel.
+        // A handshake that did not become a tunnel.
         let refused = exchange.slot.is_some() && status != StatusCode::SWITCHING_PROTOCOLS;
         let answered = affinity::Answered { endpoint: exchange.endpoint.as_ref()?, refused, secure: exchange.secure };
         exchange.belonging.set_cookie(cookie, served.target.as_ref()?, answered, &self.proxy.keys)
