@@ -84,7 +84,7 @@ impl Closing {
             self.finish_both(now);
             return None;
         }
-        if up.sink != Sink::Open || up.seen != Seen::Nothing || !up.tracker.between_frames() {
+        if up.seen != Seen::Nothing || !up.takes_frame() {
             self.finish(Side::Backend);
             return None;
         }
